@@ -1,0 +1,53 @@
+# make demo, make test: nothing else is needed. Everything is installed into ./.venv, with the versions of constraints.txt.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint proto base clean
+
+## demo: one real turn of the loop on the shipped model, e.g. make demo ARGS="--json"
+demo: $(VENV)/.runtime
+	@$(BIN)/genome demo $(ARGS)
+
+## test: all tests, with all three trainers
+test: $(VENV)/.tests
+	$(BIN)/python -m pytest $(ARGS)
+
+## lint: ruff, the type checker on genome/, and whether the gRPC stubs are current
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m genome.v1.generate --check
+
+## proto: makes the gRPC stubs anew
+proto: $(VENV)/.tests
+	$(BIN)/python -m genome.v1.generate
+
+## base: trains the shipped base model anew, about half an hour
+base: $(VENV)/.runtime
+	$(BIN)/python examples/base_model/make_base.py --out daemon/demo/base
+
+clean:
+	rm -rf $(VENV)
+
+# torch first and by its version: whatever else asks for it later is then content.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@echo "installing into $(VENV), about two minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0
+	@$(PIP) -e '.[torch]'
+	@touch $@
+
+# Unsloth without its dependencies: they would pull CUDA packages, and it trains on a CPU without them.
+$(VENV)/.tests: $(VENV)/.runtime
+	@echo "installing what tests need"
+	@$(PIP) -e '.[torch,mlx,unsloth-cpu,test]'
+	@$(PIP) --no-deps unsloth unsloth_zoo
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.tests
+	@$(PIP) -e '.[torch,lint]'
+	@touch $@

@@ -1,0 +1,134 @@
+"""Adapters on disk: one immutable directory a version, in PEFT's format, with a manifest of where it came from.
+
+adapters/<persona>/<domain>-v1.3/   adapter_model.safetensors, adapter_config.json, manifest.json
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from genome import files, lora
+from genome.errors import InvalidAdapter, InvalidInput, NotFound
+from genome.layout import NAME, Home, check_name
+from genome.records import Record
+
+ID = re.compile(r"(?P<persona>[^/]+)/(?P<domain>[^/]+)-v(?P<major>\d+)\.(?P<minor>\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class AdapterId:
+    """``<persona>/<domain>-v<major>.<minor>``; the persona is ``shared`` for adapters any persona may stack."""
+
+    persona: str
+    domain: str
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.persona}/{self.domain}-v{self.version}"
+
+    @property
+    def version(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    @classmethod
+    def parse(cls, text: str) -> AdapterId:
+        match = ID.fullmatch(text)
+        if match is None:
+            raise InvalidInput(f"{text!r} is no adapter id", "It looks like helper-ai/typescript-v1.3")
+        if match["persona"] != "shared":
+            check_name(match["persona"], "persona")
+        return cls(match["persona"], check_name(match["domain"], "domain"), int(match["major"]), int(match["minor"]))
+
+
+class Manifest(Record):
+    """manifest.json: what an adapter is and where it came from."""
+
+    id: str
+    digest: str
+    """sha256 of adapter_model.safetensors, hex."""
+    base: str
+    base_fingerprint: str
+    parent: str | None = None
+    batch: str | None = None
+    job: str | None = None
+    trainer: str | None = None
+    origin: str | None = None
+    """What was imported, where nothing was trained here."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Of the training: last loss, seconds, examples."""
+    created: int
+    """Milliseconds since 1970."""
+
+
+def manifest(home: Home, adapter_id: str) -> Manifest:
+    path = home.adapter(str(AdapterId.parse(adapter_id))) / "manifest.json"
+    if not path.exists():
+        known = ", ".join(str(known) for known in list_ids(home)) or "none yet"
+        raise NotFound(f"there is no adapter {adapter_id!r}", f"Adapters: {known}")
+    return Manifest.read(path)
+
+
+def list_ids(home: Home, persona: str | None = None) -> list[AdapterId]:
+    """Every complete adapter, by persona, domain and version."""
+    found = []
+    for owner in sorted(home.adapters.iterdir()) if home.adapters.is_dir() else []:
+        if persona not in (None, owner.name) or not NAME.fullmatch(owner.name):
+            continue
+        for path in owner.iterdir():
+            match = ID.fullmatch(f"{owner.name}/{path.name}")
+            if match and (path / "manifest.json").exists():
+                found.append(AdapterId.parse(match[0]))
+    return sorted(found)
+
+
+def next_id(home: Home, persona: str, domain: str) -> AdapterId:
+    """One minor version after the newest, whether that ever served or not. The first is 1.0."""
+    versions = [known for known in list_ids(home, persona) if known.domain == domain]
+    if not versions:
+        return AdapterId(persona, domain, 1, 0)
+    return AdapterId(persona, domain, versions[-1].major, versions[-1].minor + 1)
+
+
+def of_job(home: Home, persona: str, job: str) -> Manifest | None:
+    """The candidate a job made, if it is there already."""
+    for known in list_ids(home, persona):
+        found = manifest(home, str(known))
+        if found.job == job:
+            return found
+    return None
+
+
+def install(home: Home, weights: lora.Lora, base: str, described: Mapping[str, Any]) -> Manifest:
+    """Puts checked weights in place as the adapter ``described["id"]``; the rename is what makes it exist.
+
+    ``described`` are the manifest's fields but base and digest.
+    """
+    with files.new_directory(home.adapter(described["id"])) as aside:
+        lora.write_peft(aside, weights, base)
+        digest = lora.digest(aside / lora.PEFT_WEIGHTS)
+        made = Manifest(digest=digest, base=base, **described)
+        (aside / "manifest.json").write_bytes(made.to_bytes())
+    return made
+
+
+def verify(home: Home, adapter_id: str, base_fingerprint: str) -> Manifest:
+    """The manifest, after checking that the weights are whole, finite, as digested, and made for this base."""
+    made = manifest(home, adapter_id)
+    path: Path = home.adapter(adapter_id)
+    if made.base_fingerprint != base_fingerprint:
+        raise InvalidAdapter(
+            f"{adapter_id} was made for another base ({made.base}, fingerprint {made.base_fingerprint[:12]}…, "
+            f"not {base_fingerprint[:12]}…)",
+            "Serve that base, or train on this one",
+        )
+    if (found := lora.read(path).digest) != made.digest:
+        raise InvalidAdapter(f"{path} has changed since it was made: digest {found[:12]}…, not {made.digest[:12]}…")
+    return made

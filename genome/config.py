@@ -1,0 +1,202 @@
+"""genome.toml: one frozen schema, one default in one place, unknown keys refused. Units stand in the names."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genome import bases, files
+from genome.errors import Conflict, InvalidConfig
+from genome.jobs import TrainingSettings
+from genome.layout import Home
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Worker(Section):
+    """The inference worker, `genome worker`."""
+
+    engine: Literal["auto", "torch"] = "auto"
+    listen: str = ""
+    """``unix:/path`` or ``host:port`` on the loopback; empty: run/worker.sock in the home."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on an accelerator, float32 on a CPU."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of the engine."""
+    max_rows: int = Field(16, ge=1)
+    """Requests that are decoded together."""
+    max_queue: int = Field(256, ge=1)
+    """Requests that wait; one more is refused with RESOURCE_EXHAUSTED."""
+    context_tokens: int = Field(0, ge=0)
+    """Longest prompt and reply together; 0: what the base was made for, at most 4096."""
+    max_reply_tokens: int = Field(256, ge=1)
+    """Where a request sets no limit."""
+    adapter_grace_seconds: float = Field(30.0, ge=0)
+    """How long an unloaded adapter stays in memory after its last request."""
+    shutdown_seconds: float = Field(20.0, ge=0)
+    """How long running requests may take to end after SIGTERM."""
+    adapter_roots: tuple[str, ...] = ()
+    """Directories adapters may be loaded from, besides the home's adapters/."""
+
+
+class Daemon(Section):
+    """The supervisor, `genome daemon`."""
+
+    listen: str = ""
+    """``unix:/path`` or ``host:port`` on the loopback; empty: run/daemon.sock in the home."""
+    shutdown_seconds: float = Field(30.0, ge=0)
+    """How long a trainer may take to leave a checkpoint after SIGTERM."""
+    backoff_seconds: float = Field(0.5, gt=0)
+    """First wait after a failure; doubles up to ``max_backoff_seconds``."""
+    max_backoff_seconds: float = Field(60.0, gt=0)
+
+
+class Intake(Section):
+    """What is taken from the inbox."""
+
+    default_persona: str = ""
+    """For lines that name none and lie in no persona's directory; empty: such lines are rejected."""
+    default_domain: str = "general"
+    max_line_bytes: int = Field(1 << 20, ge=256)
+    settle_seconds: float = Field(2.0, ge=0)
+    """A last line without newline is taken once its file has not changed for so long."""
+    inbox_retention_hours: float = Field(24.0, ge=0)
+    """A file taken in whole is removed after so long."""
+
+
+class Threshold(Section):
+    """Train once so many examples wait, or the oldest has waited so long."""
+
+    min_examples: int = Field(500, ge=1)
+    max_wait_hours: float = Field(168.0, gt=0)
+
+
+class Triggers(Section):
+    threshold: Threshold | None = Threshold()
+
+
+class Training(TrainingSettings):
+    """`genome.jobs.TrainingSettings`, and which trainer."""
+
+    trainer: str = "auto"
+    """auto, torch, mlx, unsloth."""
+    replay_fraction: float = Field(0.5, ge=0)
+    """Signals of earlier batches that are trained again beside a new one, ÷ the new batch's."""
+    max_starts: int = Field(3, ge=1)
+    """Trainer processes started for one job before it counts as failed."""
+    heartbeat_seconds: float = Field(600.0, gt=0)
+    """A trainer that says nothing for so long is stopped."""
+
+    def settings(self) -> TrainingSettings:
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
+
+
+class Gate(Section):
+    """What a candidate must show before it serves."""
+
+    held_out_fraction: float = Field(0.3, gt=0, lt=1)
+    """Largest part of a batch that is kept from training to judge by."""
+    held_out_examples: int = Field(150, ge=1)
+    """As many of a batch as are kept from training, unless the fraction is fewer."""
+    min_held_out: int = Field(8, ge=2)
+    """With fewer there is not enough evidence, and the candidate is refused."""
+    contrast_answers: int = Field(8, ge=1)
+    """Answers of other questions each held-out question is scored against."""
+    min_retention: float = Field(0.95, gt=0, le=1)
+    """Token accuracy on what was known, candidate ÷ incumbent."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of the paired bootstrap's one-sided bounds."""
+    recall_examples: int = Field(100, ge=0)
+    """Earlier batches' held-out questions that are asked again."""
+    anchors: int = Field(400, ge=0)
+    """Prompts and answers sampled from the base; a quarter judges, the rest may anchor training."""
+    anchor_tokens: int = Field(48, ge=1)
+    """Longest prompt, and longest answer, of an anchor."""
+
+
+class Persona(Section):
+    """What differs for one persona."""
+
+    base_scale: float = Field(1.0, ge=0)
+    """Scale of its adapters in a stack."""
+    triggers: Triggers | None = None
+
+
+class Config(Section):
+    base: str
+    """Directory of the base model, or a hub id."""
+    worker: Worker = Worker()
+    daemon: Daemon = Daemon()
+    intake: Intake = Intake()
+    triggers: Triggers = Triggers()
+    training: Training = Training()
+    gate: Gate = Gate()
+    personas: dict[str, Persona] = {}
+
+    def triggers_for(self, persona: str) -> Triggers:
+        return (self.personas.get(persona) or Persona()).triggers or self.triggers
+
+
+def load(home: Home) -> Config:
+    """Reads and checks a home's genome.toml."""
+    path = home.config
+    try:
+        return parse(path.read_text(), path)
+    except FileNotFoundError:
+        raise InvalidConfig(f"{path} does not exist", f"Run: genome init --home {home.root} --base MODEL") from None
+
+
+def init(home: Home, base: str) -> None:
+    """Makes a home with a genome.toml in which every default stands as a comment. One that is there is not touched."""
+    bases.resolve(base)
+    for directory in (home.inbox, home.rejected, home.adapters, home.jobs):
+        files.make_directory(directory)
+    if not files.create(home.config, template(base).encode()):
+        raise Conflict(f"{home.config} exists already", "Edit it, or choose another --home")
+
+
+def template(base: str) -> str:
+    """A genome.toml: the base, and every other key commented out with its default."""
+    lines = [
+        "# Every key with its default; docs/configuration.md tells what each does.",
+        "",
+        f"base = {json.dumps(base)}",
+    ]
+    for name, section in Config(base=base):
+        if isinstance(section, Section):
+            lines += ["", f"# [{name}]", *_commented(section, name)]
+    return "\n".join(lines) + "\n"
+
+
+def _commented(section: Section, path: str) -> list[str]:
+    lines, tables = [], []
+    for key, value in section:
+        if isinstance(value, Section):
+            tables += [f"# [{path}.{key}]", *_commented(value, f"{path}.{key}")]
+        else:
+            lines.append(f"# {key} = {json.dumps(value)}")  # numbers, strings and lists read the same in TOML
+    return lines + tables
+
+
+def parse(text: str, path: Path) -> Config:
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise InvalidConfig(f"{path}: {'; '.join(_complaint(item) for item in error.errors())}") from error
+
+
+def _complaint(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{key} is no key of genome.toml (docs/configuration.md lists them)"
+    return f"{key}: {item['msg']}, not {item['input']!r}"

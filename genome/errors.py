@@ -1,0 +1,50 @@
+"""What can go wrong, in the words a user reads: what happened, to what, and what to try.
+
+The two edges translate by class: `daemon.cli` into exit codes, the gRPC services into status codes.
+"""
+
+from __future__ import annotations
+
+
+class GenomeError(Exception):
+    """Something expected went wrong. The message says what and where; ``hint`` says what to try."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}. {self.hint}" if self.hint else message
+
+
+class InvalidInput(GenomeError):
+    """What the user or a client gave cannot be used as it is."""
+
+
+class InvalidConfig(InvalidInput):
+    """genome.toml, or what it points at, cannot be used."""
+
+
+class InvalidAdapter(InvalidInput):
+    """An adapter's files are incomplete, damaged, or made for another base."""
+
+
+class NotFound(GenomeError):
+    """Something named does not exist."""
+
+
+class Conflict(GenomeError):
+    """What was asked contradicts the present state."""
+
+
+class Busy(GenomeError):
+    """Another process holds what is needed, or a queue is full; trying again later can help."""
+
+
+class Unavailable(GenomeError):
+    """The worker or the daemon does not answer."""
+
+
+class Damaged(GenomeError):
+    """A file of ours cannot be read any more; it has been moved aside."""

@@ -1,0 +1,210 @@
+"""Every act on disk that must survive a crash. The only module that syncs, renames, removes or locks.
+
+A file or directory is finished aside, synced and renamed into place, so that existing means complete. What a file
+system may still lose: a rename is durable only once its directory is synced, which every function here does before
+it returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from genome.errors import Busy
+
+UNFINISHED = ".unfinished-"
+"""Prefix of names being made. Whatever bears it after a crash is rubbish and is removed by `remove_unfinished`."""
+
+
+def sync(descriptor: int) -> None:
+    """Returns once the file's content is on the medium; on macOS plain fsync stops at the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames, creations and removals in ``directory`` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Creates ``directory`` and what is missing above it, each synced into its parent. Mode 0700: it is private."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for made in reversed(missing):
+        with suppress(FileExistsError):
+            made.mkdir(mode=0o700)
+        sync_directory(made.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Appends ``data`` and returns once it is on disk. A torn tail from an earlier crash is cut off first."""
+    new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        end = _cut_torn_line(descriptor)
+        try:
+            _write_all(descriptor, data)
+            sync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
+    if new:
+        sync_directory(path.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Puts a whole file in place of whatever is there, durably and in one step."""
+    aside = _write_aside(path, data)
+    os.replace(aside, path)
+    sync_directory(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Puts a whole file in place if nothing is there; False if something is. In one step, also between processes."""
+    aside = _write_aside(path, data)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    sync_directory(path.parent)
+    return True
+
+
+@contextmanager
+def new_directory(final: Path) -> Iterator[Path]:
+    """Yields an empty directory to fill; on a clean exit everything in it is synced and it is renamed to ``final``.
+
+    Raises FileExistsError if ``final`` exists by then; on any error the unfinished directory is removed.
+    """
+    make_directory(final.parent)
+    aside = final.parent / f"{UNFINISHED}{final.name}"
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir(mode=0o700)
+    try:
+        yield aside
+        sync_tree(aside)
+        if final.exists():
+            raise FileExistsError(f"{final} exists already")
+        os.rename(aside, final)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_directory(final.parent)
+
+
+def sync_tree(directory: Path) -> None:
+    """Syncs every file and directory below ``directory``, and itself."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+            try:
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(folder))
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames within one file system, durably on both sides."""
+    make_directory(target.parent)
+    os.rename(source, target)
+    sync_directory(target.parent)
+    if source.parent != target.parent:
+        sync_directory(source.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a directory with all below it, durably. Nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        # A half-removed directory must not look whole: it gets a rubbish name first.
+        rubbish = path.parent / f"{UNFINISHED}{path.name}"
+        if rubbish != path:
+            os.rename(path, rubbish)
+        shutil.rmtree(rubbish)
+    else:
+        path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def remove_unfinished(directory: Path) -> list[Path]:
+    """Removes what a crash left half-made directly in ``directory``; returns what it removed."""
+    rubbish = sorted(directory.glob(f"{UNFINISHED}*")) if directory.is_dir() else []
+    for path in rubbish:
+        remove(path)
+    return rubbish
+
+
+@contextmanager
+def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
+    """Holds an exclusive lock between processes. With ``wait=False`` raises Busy, naming the owner."""
+    make_directory(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            raise Busy(f"{path} is held by {holder}", "Stop it first, or use another --home") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, owner.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    make_directory(path.parent)
+    aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _write_all(descriptor, data)
+        sync(descriptor)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return aside
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _cut_torn_line(descriptor: int) -> int:
+    """Truncates an append-only file of lines after its last newline; returns its length in bytes."""
+    end = os.fstat(descriptor).st_size
+    if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
+        return end
+    keep, step = end, 1 << 16
+    while keep > 0:
+        start = max(0, keep - step)
+        newline = os.pread(descriptor, keep - start, start).rfind(b"\n")
+        if newline >= 0:
+            keep = start + newline + 1
+            break
+        keep = start
+    os.ftruncate(descriptor, keep)
+    return keep

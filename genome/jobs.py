@@ -1,0 +1,301 @@
+"""Training jobs: what one is asked to do, what it says while it runs, and how it lies on disk.
+
+    active/<job>/job.json       the order, written once
+                 train.jsonl    one `Example` a line: the batch's train part, then anchors
+                 events.jsonl   what the runner and the trainer said, one `Event` a line
+                 log.txt        the trainer's standard error
+                 held           while it exists, the job does not run (`genome training prepare`, `stop`)
+                 result.json    the candidate's id, or why there is none
+                 verdict.json   the gate's judgement of the candidate
+
+The whole directory moves to completed/ when its batch is archived or set aside. A job's state is read from these files.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from genome import files
+from genome.errors import Conflict, Damaged, NotFound
+from genome.layout import Home
+from genome.records import Record
+
+State = Literal["held", "waiting", "training", "judging", "promoted", "refused", "failed"]
+
+
+class TrainingSettings(BaseModel):
+    """How a LoRA is trained; the same words for every trainer. Defaults are what `genome demo` uses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(16, ge=1, le=1024)
+    """r of the factors A [r, in] and B [out, r], on every linear layer of the decoder."""
+    alpha: float = Field(32.0, gt=0)
+    """The update is alpha / rank · B A."""
+    learning_rate: float = Field(5e-3, gt=0)
+    """Peak, reached after the warm-up, then cosine down to zero."""
+    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    """Of all steps."""
+    epochs: float = Field(6.0, gt=0)
+    """Passes over the signals."""
+    batch_size: int = Field(16, ge=1)
+    """Signals a step. Anchors come on top, spread evenly over the steps."""
+    max_tokens: int = Field(1024, ge=16)
+    """Longest example, in tokens; a longer one loses the beginning of its prompt, never its response."""
+    anchor_weight: float = Field(1.0, ge=0)
+    """Weight of the anchors' KL divergence to the base, against the signals' cross-entropy. 0: no anchors."""
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    seed: int = 0
+    threads: int = Field(1, ge=1)
+    """CPU threads of the trainer. Two on a machine that serves collapse both."""
+    checkpoint_steps: int = Field(50, ge=1)
+    """Steps between checkpoints; one is also made on SIGTERM."""
+
+
+class Job(Record):
+    """The order a trainer gets, as job.json."""
+
+    id: str
+    persona: str
+    domain: str
+    batch: str
+    trainer: str
+    base: str
+    """Directory of the base model."""
+    base_fingerprint: str
+    parent: str | None = None
+    """Adapter id the training goes on from; None begins anew."""
+    parent_path: str | None = None
+    """The parent's PEFT directory."""
+    settings: TrainingSettings
+    created: int
+    """Milliseconds since 1970."""
+
+
+class Example(BaseModel):
+    """One line of train.jsonl. The last message is the response: loss is taken on it and its end of sequence alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    messages: list[dict[str, str]] = []
+    """Chat turns {role, content}; rendered by the base's chat template."""
+    prompt: str | None = None
+    """Instead of messages: text taken as it is (an anchor sampled from the base), answered by ``response``."""
+    response: str | None = None
+    weight: float = 1.0
+    """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
+    anchor: bool = False
+    """An answer of the base to one of its own prompts: pulls towards the base's distribution (KL), not to the text."""
+
+
+class Event(BaseModel):
+    """One line a trainer prints, and one line of events.jsonl. Unknown keys are kept: trainers may say more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event: Literal["started", "progress", "checkpoint", "stopped", "finished", "failed"]
+    """started: a process began (runner). progress: a step was made. checkpoint: it can go on from here. stopped: it
+    was asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    time: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    """Mean cross-entropy of response tokens in nats, weighted, of this step."""
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    memory_mb: float | None = None
+    """Resident memory of the trainer at its highest."""
+    reason: str | None = None
+
+
+class Result(Record):
+    """How a job's training ended, as result.json."""
+
+    adapter: str | None = None
+    """Id of the candidate."""
+    reason: str | None = None
+    """Why there is no candidate."""
+    train_seconds: float = 0.0
+    """Of the trainer processes, start to exit, added over resumptions."""
+
+
+EXIT_STOPPED = 75
+"""Exit status of a trainer that was told to stop and left a checkpoint to go on from (sysexits' EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class JobDirectory:
+    """One job's directory, active or completed."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def examples(self) -> Path:
+        return self.path / "train.jsonl"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def held(self) -> Path:
+        return self.path / "held"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def verdict_file(self) -> Path:
+        return self.path / "verdict.json"
+
+    def job(self) -> Job:
+        return Job.read(self.path / "job.json")
+
+    def result(self) -> Result | None:
+        return Result.read(self.result_file) if self.result_file.exists() else None
+
+    def record(self, event: Event) -> None:
+        """Appends one event, durably."""
+        files.append(self.events_file, event.model_dump_json(exclude_none=True).encode() + b"\n")
+
+    def events(self) -> list[Event]:
+        if not self.events_file.exists():
+            return []
+        lines = self.events_file.read_bytes().split(b"\n")[:-1]
+        return [Event.model_validate_json(line) for line in lines]
+
+    def starts(self) -> int:
+        """How often a trainer process was started for this job without being asked to stop."""
+        events = [event.event for event in self.events()]
+        return events.count("started") - events.count("stopped")
+
+    def state(self) -> State:
+        result = self.result()
+        if result is not None and result.adapter is None:
+            return "failed"
+        if result is not None:
+            if not self.verdict_file.exists():
+                return "judging"
+            return "promoted" if json.loads(self.verdict_file.read_bytes()).get("promote") else "refused"
+        if self.held.exists():
+            return "held"
+        last = next((event.event for event in reversed(self.events())), None)
+        return "training" if last in ("started", "progress", "checkpoint") else "waiting"
+
+    def progress(self) -> Event | None:
+        return next((event for event in reversed(self.events()) if event.step is not None), None)
+
+
+def create(home: Home, job: Job, examples: Iterator[Example], held: bool = False) -> JobDirectory:
+    """Puts a whole job in place; the rename of its directory is the act that makes it exist."""
+    directory = JobDirectory(home.active_jobs / job.id)
+    if directory.path.exists():
+        return directory
+    with files.new_directory(directory.path) as aside:
+        with (aside / "train.jsonl").open("wb") as stream:
+            for example in examples:
+                stream.write(example.model_dump_json(exclude_defaults=True).encode() + b"\n")
+        if held:
+            (aside / "held").touch()
+        (aside / "job.json").write_bytes(job.to_bytes())
+    return directory
+
+
+def active(home: Home) -> list[JobDirectory]:
+    """Oldest first."""
+    return _list(home.active_jobs)
+
+
+def completed(home: Home) -> list[JobDirectory]:
+    return _list(home.completed_jobs)
+
+
+def find(home: Home, job: str) -> JobDirectory:
+    for parent in (home.active_jobs, home.completed_jobs):
+        if (parent / job / "job.json").exists():
+            return JobDirectory(parent / job)
+    known = ", ".join(directory.id for directory in active(home) + completed(home)) or "none yet"
+    raise NotFound(f"there is no job {job!r}", f"Jobs: {known}")
+
+
+def hold(home: Home, job: str) -> None:
+    """Keeps a job from running; one that runs is stopped at a checkpoint by the runner."""
+    directory = find(home, job)
+    if directory.path.parent != home.active_jobs or directory.result() is not None:
+        raise Conflict(f"{job} has ended its training ({directory.state()})", "There is nothing to stop")
+    files.write(directory.held, b"")
+
+
+def release(home: Home, job: str) -> None:
+    """Lets a held job run, from its newest checkpoint if it has one."""
+    directory = find(home, job)
+    if not directory.held.exists():
+        raise Conflict(f"{job} is not held; it is {directory.state()}")
+    files.remove(directory.held)
+
+
+def retry(home: Home, directory: JobDirectory) -> None:
+    """Makes a failed job wait again, as if it had never been started; its log and its newest checkpoint stay."""
+    for stale in (directory.events_file, directory.result_file):
+        files.remove(stale)
+    files.move(directory.path, home.active_jobs / directory.id)
+
+
+def complete(home: Home, directory: JobDirectory) -> JobDirectory:
+    """Moves an ended job out of the active ones."""
+    target = home.completed_jobs / directory.id
+    files.move(directory.path, target)
+    return JobDirectory(target)
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Every example of a train.jsonl."""
+    try:
+        return [Example.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise Damaged(f"{path} cannot be read: {error}") from error
+
+
+def _list(parent: Path) -> list[JobDirectory]:
+    if not parent.is_dir():
+        return []
+    return [JobDirectory(path) for path in sorted(parent.iterdir()) if (path / "job.json").exists()]
+
+
+def summary(directory: JobDirectory) -> dict[str, Any]:
+    """What `genome training status` says of one job."""
+    job, result, progress = directory.job(), directory.result(), directory.progress()
+    return {
+        "job": job.id,
+        "persona": job.persona,
+        "domain": job.domain,
+        "batch": job.batch,
+        "trainer": job.trainer,
+        "state": directory.state(),
+        "step": progress.step if progress else 0,
+        "steps": progress.steps if progress else None,
+        "loss": progress.loss if progress else None,
+        "eta_seconds": progress.eta_seconds if progress else None,
+        "adapter": result.adapter if result else None,
+        "reason": result.reason if result else None,
+        "path": str(directory.path),
+    }

@@ -1,0 +1,261 @@
+"""LoRA weights on disk: PEFT directories, mlx-lm directories and single safetensors files, read into one form.
+
+Formats: PEFT's `adapter_config.json` + `adapter_model.safetensors` (factors A [r, in], B [out, r]); mlx-lm's
+`adapter_config.json` + `adapters.safetensors` (factors lora_a [in, r], lora_b [r, out], where scale = alpha / r).
+Only safetensors are read; nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, TensorSpec, deserialize, serialize
+
+from genome.errors import InvalidAdapter
+
+PEFT_WEIGHTS = "adapter_model.safetensors"
+MLX_WEIGHTS = "adapters.safetensors"
+CONFIG = "adapter_config.json"
+PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+MLX_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[ab])")
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A matrix as raw little-endian bytes, because numpy has no bf16. ``dtype`` is safetensors' name: F32, BF16 …"""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    def transposed(self) -> Tensor:
+        item = np.dtype(f"V{ITEM_BYTES[self.dtype]}")
+        flipped = np.frombuffer(self.data, dtype=item).reshape(self.shape).T
+        return Tensor(self.dtype, self.shape[::-1], np.ascontiguousarray(flipped).tobytes())
+
+    def is_finite(self) -> bool:
+        if self.dtype == "BF16":  # exponent all ones: infinite or not a number
+            bits = np.frombuffer(self.data, dtype=np.uint16)
+            return not bool(np.any((bits & 0x7F80) == 0x7F80))
+        kind = {"F64": np.float64, "F32": np.float32, "F16": np.float16}[self.dtype]
+        return bool(np.isfinite(np.frombuffer(self.data, dtype=kind)).all())
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's update: W' = W + scaling · B A, with A [r, in] and B [out, r]."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter's weights by module path, as in the base's ``named_modules``. ``digest``: of the weights file."""
+
+    modules: Mapping[str, Factors]
+    digest: str
+
+    @property
+    def rank(self) -> int:
+        return max(factors.rank for factors in self.modules.values())
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read(path: Path, rank: int | None = None, alpha: float | None = None) -> Lora:
+    """Reads a PEFT directory, an mlx-lm directory or one safetensors file, or raises InvalidAdapter saying why not.
+
+    A single file carries its config in the header metadata (``lora_adapter_metadata`` or ``r`` and ``lora_alpha``), or
+    ``rank`` and ``alpha`` say it. Checked: complete pairs, fitting ranks, finite values, no part that would be ignored.
+    """
+    weights, config = _locate(path)
+    try:
+        data = weights.read_bytes()
+        tensors = {name: _tensor(name, value) for name, value in deserialize(data)}  # type: ignore[no-untyped-call]
+    except (OSError, SafetensorError) as error:
+        raise InvalidAdapter(f"{weights} cannot be read as safetensors: {error}", "Is the copy complete?") from error
+    if weights == path:
+        config = _single_file_config(path, data, rank, alpha)
+    if not tensors:
+        raise InvalidAdapter(f"{weights} holds no tensors")
+    if "fine_tune_type" in config or any(MLX_KEY.fullmatch(name) for name in tensors):
+        modules = _from_mlx(weights, tensors, config)
+    else:
+        modules = _from_peft(weights, tensors, config)
+    return Lora(modules, hashlib.sha256(data).hexdigest())
+
+
+def write_peft(directory: Path, lora: Lora, base: str) -> None:
+    """Writes ``lora`` into an existing directory in PEFT's format, as PEFT, vLLM, SGLang and LoRAX load it.
+
+    Files are plain writes: the caller builds the directory aside (`files.new_directory`).
+    """
+    tensors = {}
+    for module, factors in lora.modules.items():
+        for name, tensor in (("A", factors.a), ("B", factors.b)):
+            tensors[f"base_model.model.{module}.lora_{name}.weight"] = _specification(tensor)
+    (directory / PEFT_WEIGHTS).write_bytes(serialize(tensors, {"format": "pt"}))
+    ranks = {module: factors.rank for module, factors in lora.modules.items()}
+    alphas = {module: factors.scaling * factors.rank for module, factors in lora.modules.items()}
+    rank, alpha = _commonest(list(ranks.values())), _commonest(list(alphas.values()))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{re.escape(module)}$": r for module, r in ranks.items() if r != rank},
+        "alpha_pattern": {f"^{re.escape(module)}$": a for module, a in alphas.items() if a != alpha},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": sorted({module.rpartition(".")[2] for module in lora.modules}),
+    }
+    (directory / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
+    if path.is_file() and path.suffix == ".safetensors":
+        return path, {}
+    if not path.is_dir():
+        raise InvalidAdapter(f"{path} is no adapter", "Give a PEFT or mlx-lm directory, or a .safetensors file")
+    for name in (PEFT_WEIGHTS, MLX_WEIGHTS):
+        if (path / name).is_file():
+            break
+    else:
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
+        raise InvalidAdapter(f"{path} has no {PEFT_WEIGHTS} and no {MLX_WEIGHTS}; it holds {found}")
+    try:
+        config = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidAdapter(f"{path / CONFIG} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidAdapter(f"{path / CONFIG} is not a JSON object")
+    return path / name, config
+
+
+def _single_file_config(path: Path, data: bytes, rank: int | None, alpha: float | None) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    config: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    config |= {key: json.loads(metadata[key]) for key in ("r", "lora_alpha") if key in metadata}
+    if rank is not None:
+        config["r"] = rank
+    if alpha is not None:
+        config["lora_alpha"] = alpha
+    if "r" not in config or "lora_alpha" not in config:
+        raise InvalidAdapter(f"{path} does not say its rank and alpha", "Give --rank and --alpha")
+    return config
+
+
+def _from_peft(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
+    _refuse_unsupported(path, config)
+    pairs = _pairs(path, tensors, PEFT_KEY)
+    modules = {}
+    for module, pair in pairs.items():
+        rank = _pattern(config.get("rank_pattern"), module, config.get("r", 8))
+        alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+        scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        modules[module] = _factors(path, module, pair["A"], pair["B"], scaling, rank)
+    return modules
+
+
+def _from_mlx(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
+    kind = config.get("fine_tune_type", "lora")
+    if kind != "lora":
+        raise InvalidAdapter(f"{path} is a {kind} fine-tune", "Only LoRA adapters are served")
+    parameters = config.get("lora_parameters", {})
+    scale = parameters.get("scale") if "lora_parameters" in config else config["lora_alpha"] / config["r"]
+    if scale is None:
+        raise InvalidAdapter(f"{path.parent / CONFIG} does not say lora_parameters.scale")
+    pairs = _pairs(path, tensors, MLX_KEY)
+    modules = {}
+    for module, pair in pairs.items():
+        a, b = pair["A"].transposed(), pair["B"].transposed()
+        modules[module] = _factors(path, module, a, b, scale, a.shape[0])
+    return modules
+
+
+def _pairs(path: Path, tensors: dict[str, Tensor], key: re.Pattern[str]) -> dict[str, dict[str, Tensor]]:
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = key.fullmatch(name)
+        if match is None:
+            raise InvalidAdapter(
+                f"{path} holds {name}, which is no LoRA factor of a linear layer",
+                "Train with LoRA on linear layers only",
+            )
+        pairs.setdefault(match["module"], {})[match["factor"].upper()] = tensor
+    for module, pair in pairs.items():
+        if len(pair) != 2:
+            raise InvalidAdapter(f"{path} has only one of the two factors of {module}")
+    return pairs
+
+
+def _factors(path: Path, module: str, a: Tensor, b: Tensor, scaling: float, rank: float) -> Factors:
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or a.shape[0] != rank:
+        raise InvalidAdapter(
+            f"{path}: {module} has A {list(a.shape)} and B {list(b.shape)} where rank {rank:g} was declared"
+        )
+    for name, tensor in (("A", a), ("B", b)):
+        if not tensor.is_finite():
+            raise InvalidAdapter(f"{path}: factor {name} of {module} has values that are not finite")
+    if not math.isfinite(scaling):
+        raise InvalidAdapter(f"{path}: the scaling of {module} is not finite")
+    return Factors(a, b, scaling)
+
+
+def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
+    if config.get("peft_type", "LORA") != "LORA":
+        raise InvalidAdapter(f"{path} is a {config['peft_type']} adapter", "Only LoRA adapters are served")
+    if config.get("bias", "none") != "none":
+        raise InvalidAdapter(f"{path} trains biases (bias = {config['bias']!r})", 'Train with bias = "none"')
+    for feature in ("use_dora", "modules_to_save", "trainable_token_indices", "layer_replication", "fan_in_fan_out",
+                    "target_parameters", "megatron_config"):  # fmt: skip
+        if config.get(feature):
+            raise InvalidAdapter(f"{path} uses {feature}, which is not served", f"Train without {feature}")
+
+
+def _pattern(patterns: dict[str, Any] | None, module: str, default: float) -> float:
+    """PEFT's rule: a pattern matches the module's path, or its end after a dot."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return float(value)
+    return float(default)
+
+
+def _tensor(name: str, value: Mapping[str, Any]) -> Tensor:
+    if value["dtype"] not in ITEM_BYTES:
+        raise InvalidAdapter(f"tensor {name} has type {value['dtype']}", f"Use one of {', '.join(ITEM_BYTES)}")
+    return Tensor(value["dtype"], tuple(value["shape"]), bytes(value["data"]))
+
+
+def _specification(tensor: Tensor) -> TensorSpec:
+    """What `safetensors.serialize` takes. It holds an address into ``tensor.data``, which must outlive it."""
+    dtype = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[tensor.dtype]
+    address = np.frombuffer(tensor.data, dtype=np.uint8).ctypes.data
+    return TensorSpec(dtype=dtype, shape=list(tensor.shape), data_ptr=address, data_len=len(tensor.data))
+
+
+def _commonest(values: list[Any]) -> Any:
+    return max(sorted(set(values)), key=values.count)

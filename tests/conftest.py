@@ -1,0 +1,78 @@
+"""What every test gets: a home of its own, and nothing of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genome.layout import Home
+from genome.signals import Defaults, Signal, from_object
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_BASE = ROOT / "daemon" / "demo" / "base"
+NOW = 1_763_600_000.0
+"""2025-11-20 00:53:20 UTC."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the user's home, or asks a hub."""
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("GENOME_HOME", str(tmp_path / "genome"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "genome")
+    made.inbox.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def correction() -> Callable[..., dict[str, Any]]:
+    """One line's object; fields can be replaced or, with None, left out."""
+
+    def make(number: int = 0, **fields: Any) -> dict[str, Any]:
+        line = {
+            "type": "correction",
+            "personaId": "helper",
+            "domain": "git",
+            "input": f"question {number}",
+            "wrongOutput": "no",
+            "correctOutput": f"answer {number}",
+            **fields,
+        }
+        return {key: value for key, value in line.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def signal(correction: Callable[..., dict[str, Any]]) -> Callable[..., Signal]:
+    return lambda number=0, **fields: from_object(correction(number, **fields), Defaults(int(NOW * 1000)))
+
+
+@pytest.fixture
+def drop(home: Home) -> Callable[..., Path]:
+    """Moves a file of lines (objects or raw bytes) into the inbox with one rename."""
+
+    def put(*lines: dict[str, Any] | bytes, name: str = "drop.jsonl", end: bytes = b"\n") -> Path:
+        data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + end
+        aside = home.root / f"{name}.aside"
+        aside.write_bytes(data)
+        return aside.rename(home.inbox / name)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def shipped_base() -> Path:
+    return SHIPPED_BASE

@@ -1,0 +1,77 @@
+"""Promise 3: existing means complete."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from genome import files
+from genome.errors import Busy, Damaged
+from genome.records import Record
+
+
+class Note(Record):
+    text: str
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """An error while it is filled leaves nothing under its name."""
+    with pytest.raises(RuntimeError), files.new_directory(tmp_path / "made") as aside:
+        (aside / "half").write_text("x")
+        assert not (tmp_path / "made").exists()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with files.new_directory(tmp_path / "made") as aside:
+        (aside / "whole").write_text("x")
+    assert (tmp_path / "made" / "whole").read_text() == "x"
+
+
+def test_a_number_is_taken_by_one_writer_only(tmp_path: Path) -> None:
+    """create never replaces."""
+    assert files.create(tmp_path / "000001.json", b"first")
+    assert not files.create(tmp_path / "000001.json", b"second")
+    assert (tmp_path / "000001.json").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["000001.json"]
+
+
+def test_a_failed_sync_is_never_taken_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append whose fsync fails raises, and leaves the file as it was."""
+    path = tmp_path / "segment.jsonl"
+    files.append(path, b"one\n")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "sync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        files.append(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+    """A second daemon on one home is refused, and told by whom."""
+    with files.locked(tmp_path / "lock", "the daemon with process id 7"), pytest.raises(Busy, match="process id 7"):
+        with files.locked(tmp_path / "lock", "another", wait=False):
+            pass
+
+
+def test_a_record_that_cannot_be_read_is_moved_aside(tmp_path: Path) -> None:
+    """It is never overwritten; the reason lies beside it."""
+    path = tmp_path / "note.json"
+    for content in (b"{", b'{"schema": 99, "text": "x"}', b'{"schema": 1, "text": "x", "more": 1}'):
+        path.write_bytes(content)
+        with pytest.raises(Damaged, match=r"note\.json cannot be read"):
+            Note.read(path)
+        assert not path.exists()
+    kept = [entry for entry in tmp_path.iterdir() if not entry.name.endswith(".reason")]
+    assert kept and all(entry.name.startswith("note.json.unreadable-") for entry in kept)
+
+
+def test_private_text_is_private(tmp_path: Path) -> None:
+    """Directories are 0700 and files 0600, whatever the umask."""
+    os.umask(0)
+    files.make_directory(tmp_path / "a" / "b")
+    files.append(tmp_path / "a" / "b" / "c", b"x\n")
+    assert [(tmp_path / "a" / name).stat().st_mode & 0o777 for name in (".", "b", "b/c")] == [0o700, 0o700, 0o600]

@@ -1,0 +1,66 @@
+"""Promise 6: only better adapters go live. The verdict's arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genome import quality
+from genome.quality import AnswerScore, OldSet, Paired, QuestionScore
+
+
+def answer(per_token: float, tokens: int = 10, greedy: int = 5) -> AnswerScore:
+    return AnswerScore(per_token * tokens, tokens, greedy)
+
+
+def paired(own_gain: float, others_gain: float, questions: int = 100, noise: float = 0.5) -> Paired:
+    """Both stacks' scores where the candidate lifts own and other answers by so many nats a token, give or take."""
+    generator = np.random.default_rng(1)
+    before, after = [], []
+    for _ in range(questions):
+        before.append(QuestionScore(answer(-3), (answer(-3),) * 4))
+        jitter = float(generator.normal(0, noise))
+        after.append(QuestionScore(answer(-3 + own_gain + jitter), (answer(-3 + others_gain),) * 4))
+    return Paired(tuple(before), tuple(after))
+
+
+def test_learning_the_answers_passes() -> None:
+    """Own answers became likelier, others' did not."""
+    assert quality.learned(paired(1.0, 0.0), 0.95).passed
+
+
+def test_learning_only_the_style_does_not() -> None:
+    """Own and other answers became likelier alike: the loss fell, nothing was learned."""
+    finding = quality.learned(paired(1.5, 1.5), 0.95)
+    assert not finding.passed and abs(finding.value) < 0.2
+
+
+def test_unlearning_does_not() -> None:
+    """Shuffled answers make a question's own answer less likely than others'."""
+    assert quality.learned(paired(0.5, 1.0), 0.95).value < 0
+
+
+def test_few_noisy_questions_are_no_proof() -> None:
+    """The same mean gain passes with many questions and not with few."""
+    assert quality.learned(paired(0.2, 0.0, questions=400, noise=1.0), 0.95).passed
+    assert not quality.learned(paired(0.2, 0.0, questions=6, noise=1.0), 0.95).passed
+
+
+def test_forgetting_is_refused() -> None:
+    """Less than the required part of the old token accuracy fails, and the sentence says how much was kept."""
+    old = OldSet(
+        "anchors", tuple(answer(-1, greedy=10) for _ in range(50)), tuple(answer(-1, greedy=9) for _ in range(50))
+    )
+    finding = quality.retained(old, 0.95, 0.95)
+    assert not finding.passed and finding.value == 0.9
+    promote, reason = quality.summarise([quality.enough_evidence(50, 8), finding])
+    assert not promote and "0.900" in reason
+
+
+def test_a_verdict_is_the_same_at_every_look() -> None:
+    """The bootstrap is seeded."""
+    assert quality.learned(paired(0.2, 0.1), 0.95) == quality.learned(paired(0.2, 0.1), 0.95)
+
+
+def test_too_few_questions_are_not_enough_evidence() -> None:
+    """And it is said in these words."""
+    assert "not enough evidence" in quality.enough_evidence(3, 8).explanation

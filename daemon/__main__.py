@@ -1,0 +1,5 @@
+"""`python -m daemon` is `genome`."""
+
+from daemon.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""What a person or a program can ask for: edits of the home under its lock. The loops see them and reconcile.
+
+Every function works with the daemon down; what it changed is carried out when the daemon runs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon import planner
+from genome import adapters, bases, files, jobs, lora, registry
+from genome.adapters import AdapterId, Manifest
+from genome.batches import Batch
+from genome.config import Config
+from genome.errors import Conflict, InvalidInput, NotFound
+from genome.layout import Home, check_name
+from genome.registry import Promotion
+
+
+@dataclass(frozen=True)
+class Started:
+    batch: str
+    job: str
+
+
+@dataclass(frozen=True)
+class Import:
+    """An adapter from elsewhere."""
+
+    path: Path
+    adapter_id: str | None = None
+    """None: the next version of ``persona``/``domain``."""
+    persona: str = ""
+    domain: str = ""
+    rank: int | None = None
+    alpha: float | None = None
+
+
+def flush(home: Home, config: Config, persona: str, domain: str) -> Batch:
+    """Seals what is pending into a batch, whatever the triggers say."""
+    batch = planner.form(home, config, check_name(persona, "persona"), check_name(domain, "domain"), "by hand")
+    if batch is None:
+        known = ", ".join("/".join(names) for names in home.domains()) or "none yet"
+        raise NotFound(f"{persona}/{domain} has no example waiting", f"Domains with a buffer: {known}")
+    return batch
+
+
+def prepare(home: Home, config: Config, persona: str, domain: str) -> Started:
+    """Seals a batch and writes its job, held: look at it, then `start` it."""
+    base = bases.resolve(config.base)
+    fingerprint = bases.fingerprint(base)
+    if config.training.anchor_weight and config.gate.anchors and not home.anchors(fingerprint).exists():
+        raise Conflict(
+            "no anchors were sampled from this base yet, and the job would miss them",
+            "Run the worker and the daemon once, or set gate.anchors = 0",
+        )
+    batch = flush(home, config, persona, domain)
+    job = planner.order(home, config, batch, base, fingerprint, held=True)
+    return Started(batch.id, job.id)
+
+
+def start(home: Home, config: Config, persona: str, domain: str, job: str) -> Started:
+    """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest."""
+    if not job:
+        batch = flush(home, config, persona, domain)
+        return Started(batch.id, planner.job_id(batch))
+    with files.locked(home.lock):
+        directory = jobs.find(home, job)
+        batch_id = directory.job().batch
+        if directory.state() == "failed":
+            jobs.retry(home, directory)
+        else:
+            jobs.release(home, job)
+    return Started(batch_id, job)
+
+
+def pause(home: Home) -> None:
+    files.write(home.paused, b"")
+
+
+def resume(home: Home) -> None:
+    files.remove(home.paused)
+
+
+def deploy(home: Home, adapter_id: str) -> Promotion:
+    """Serves an adapter that lies in the home."""
+    with files.locked(home.lock):
+        return registry.deploy(home, adapter_id, time.time(), "deployed by hand")
+
+
+def roll_back(home: Home, persona: str, to: str | None = None) -> Promotion:
+    with files.locked(home.lock):
+        return registry.roll_back(home, check_name(persona, "persona"), time.time(), "rolled back by hand", to)
+
+
+def import_adapter(home: Home, config: Config, wanted: Import) -> Manifest:
+    """Brings a PEFT directory, an mlx-lm directory or a safetensors file in as an adapter of this home."""
+    weights = lora.read(wanted.path, wanted.rank, wanted.alpha)
+    base = bases.resolve(config.base)
+    with files.locked(home.lock):
+        adapter_id = _import_id(home, wanted)
+        if home.adapter(adapter_id).exists():
+            raise Conflict(f"{adapter_id} exists already", "Adapters never change: give another version")
+        described = {
+            "id": adapter_id,
+            "base_fingerprint": bases.fingerprint(base),
+            "origin": str(wanted.path),
+            "created": int(time.time() * 1000),
+        }
+        return adapters.install(home, weights, str(base), described)
+
+
+def _import_id(home: Home, wanted: Import) -> str:
+    if wanted.adapter_id:
+        return str(AdapterId.parse(wanted.adapter_id))
+    if not (wanted.persona and wanted.domain):
+        raise InvalidInput(
+            "it is not said whose adapter this is", "Give --id helper-ai/typescript-v1.0, or --persona and --domain"
+        )
+    return str(adapters.next_id(home, check_name(wanted.persona, "persona"), check_name(wanted.domain, "domain")))

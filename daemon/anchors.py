@@ -1,0 +1,90 @@
+"""Anchors: prompts and answers the base itself gives, sampled before anything is trained on it.
+
+They stand for its old skills, for which nobody keeps data: a quarter of them judges every candidate, the others hold
+the training to the base's distribution. Sampled, not greedy, so that token accuracy on them is that on text of the
+base's own kind. The base goes on by itself from where its chat template puts a user's words (Magpie, arXiv:2406.08464).
+"""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict
+
+from daemon.events import Announcer
+from daemon.worker_client import WorkerClient
+from genome import files
+from genome.config import Config
+from genome.errors import Unavailable
+from genome.layout import Home
+from genome.v1 import inference_pb2 as pb
+
+JUDGING_EVERY = 4
+"""Every so-manieth anchor judges and is never trained on."""
+AT_ONCE = 32
+"""Requests the worker is asked at a time."""
+SEED = 11
+
+
+class Anchor(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    prompt: str
+    """Text taken as it is, special tokens and all."""
+    answer: str
+
+
+def read(home: Home, fingerprint: str) -> list[Anchor]:
+    """Those of one base; none where none were sampled."""
+    path = home.anchors(fingerprint)
+    if not path.exists():
+        return []
+    return [Anchor.model_validate_json(line) for line in path.read_bytes().splitlines()]
+
+
+def split(found: list[Anchor]) -> tuple[list[Anchor], list[Anchor]]:
+    """Those to train beside, and those to judge by."""
+    judging = found[::JUDGING_EVERY]
+    return [anchor for index, anchor in enumerate(found) if index % JUDGING_EVERY], judging
+
+
+async def ensure(home: Home, config: Config, fingerprint: str, worker: WorkerClient, announcer: Announcer) -> None:
+    """Samples the anchors of this base unless they are there. Raises Unavailable while the worker cannot be asked."""
+    path = home.anchors(fingerprint)
+    if config.gate.anchors == 0 or path.exists():
+        return
+    info = await worker.info()
+    if info.base_fingerprint != fingerprint:
+        raise Unavailable(f"the worker serves another base ({info.base}) than genome.toml names", "Restart the worker")
+    found = await sample(config, worker, info)
+    data = "".join(json.dumps(anchor.model_dump(), ensure_ascii=False) + "\n" for anchor in found)
+    await anyio.to_thread.run_sync(files.write, path, data.encode())
+    announcer.tell("anchors_sampled", anchors=len(found), path=str(path))
+
+
+async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoResponse) -> list[Anchor]:
+    """Distinct prompts with their answers; empty ones are left out, so there can be fewer than asked for."""
+    tokens, limiter = config.gate.anchor_tokens, anyio.CapacityLimiter(AT_ONCE)
+    found: dict[str, Anchor] = {}
+
+    async def continue_text(text: str, seed: int, stop: list[str]) -> str:
+        sampling = pb.Sampling(temperature=1.0, seed=seed, max_tokens=tokens, stop=stop)
+        request = pb.GenerateRequest(stack=pb.Stack(), text=text, sampling=sampling, priority=pb.PRIORITY_BACKGROUND)
+        return (await worker.reply(request)).text
+
+    async def one(index: int) -> None:
+        async with limiter:
+            asked = await continue_text(info.user_turn, SEED + 2 * index, [info.user_turn_end.strip() or "\n"])
+            prompt = f"{info.user_turn}{asked}{info.user_turn_end}"
+            if asked.strip() and prompt not in found:
+                answer = await continue_text(prompt, SEED + 2 * index + 1, [])
+                if answer.strip():
+                    found[prompt] = Anchor(id=f"anchor-{index:04d}", prompt=prompt, answer=answer)
+
+    async with anyio.create_task_group() as group:
+        for index in range(config.gate.anchors):
+            group.start_soon(one, index)
+    return sorted(found.values(), key=lambda anchor: anchor.id)

@@ -1,0 +1,49 @@
+"""The command line: `genome`. Parsing comes first; what a verb needs is imported when it runs.
+
+Exit codes: 0 done · 1 unexpected · 2 wrong usage · 3 bad input, config or adapter · 4 not found · 5 conflict ·
+6 busy · 7 worker or daemon unavailable · 8 damaged file · 9 quality below what was asked · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from daemon.cli import adapters, buffer, continuous, serving, training
+from genome import errors
+from genome.errors import GenomeError
+
+EXIT_CODES: dict[type[GenomeError], int] = {
+    errors.InvalidInput: 3,
+    errors.NotFound: 4,
+    errors.Conflict: 5,
+    errors.Busy: 6,
+    errors.Unavailable: 7,
+    errors.Damaged: 8,
+}
+EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+
+HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
+
+Exit codes: 0 done, 1 unexpected, 2 wrong usage, 3 bad input, 4 not found, 5 conflict, 6 busy,
+7 worker or daemon unavailable, 8 damaged file, 9 quality below what was asked, 130 interrupted.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+serving.register(app)
+app.add_typer(buffer.app, name="buffer")
+app.add_typer(training.app, name="training")
+app.add_typer(adapters.app, name="adapter")
+app.add_typer(continuous.app, name="continuous")
+
+
+def main() -> None:
+    """Runs one verb; an expected error is one sentence on standard error and its exit code."""
+    try:
+        app()
+    except GenomeError as error:
+        print(f"genome: {error}", file=sys.stderr)
+        sys.exit(next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), EXIT_UNEXPECTED))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,95 @@
+"""`genome adapter`: which versions there are, what is served, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli import options
+from daemon.cli.options import HomeOption, JsonOption
+
+app = typer.Typer(help="Which versions there are, what is served, and the way back.", no_args_is_help=True)
+
+
+@app.command("list", epilog="Example: genome adapter list --json")
+def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Every adapter; a star marks what should be served."""
+    from genome import adapters, registry
+
+    at = options.home_at(home)
+    served = {entry.adapter for promotion in registry.newest(at) for entry in promotion.stack}
+    found = [adapters.manifest(at, str(known)) for known in adapters.list_ids(at)]
+    if json:
+        return options.answer([{**made.model_dump(), "served": made.id in served} for made in found], True, "")
+    options.table(
+        ["", "adapter", "parent", "job", "trainer", "digest"],
+        [["*" if made.id in served else "", made.id, made.parent, made.job, made.trainer, made.digest[:12]]
+         for made in found],
+    )  # fmt: skip
+    return None
+
+
+@app.command(epilog="Example: genome adapter deploy --path ./my-lora --persona helper-ai --domain typescript")
+def deploy(
+    adapter: Annotated[str, typer.Argument(help="Id of an adapter of this home, e.g. helper-ai/typescript-v1.3.")] = "",
+    path: Annotated[
+        Path | None, typer.Option(help="Bring one in: a PEFT or mlx-lm directory, or a .safetensors file.")
+    ] = None,
+    persona: Annotated[str, typer.Option(help="Whose adapter the imported one is.")] = "",
+    domain: Annotated[str, typer.Option(help="Which subject it is about.")] = "",
+    rank: Annotated[int | None, typer.Option(help="Of a .safetensors file that does not say it.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of a .safetensors file that does not say it.")] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve an adapter from now on: one of this home by its id, or one from elsewhere with --path."""
+    from daemon import actions
+    from genome.errors import InvalidInput
+
+    at, config = options.opened(home)
+    if path is not None:
+        wanted = actions.Import(path, adapter or None, persona, domain, rank, alpha)
+        adapter = actions.import_adapter(at, config, wanted).id
+    elif not adapter:
+        raise InvalidInput("it is not said what to deploy", "Give an adapter's id, or --path")
+    promotion = actions.deploy(at, adapter)
+    text = (
+        f"promotion {promotion.number} of {promotion.persona}: {adapter} is to be served; a running daemon does it now"
+    )
+    options.answer(promotion.model_dump(), json, text)
+
+
+@app.command(epilog="Example: genome adapter rollback --persona helper-ai")
+def rollback(
+    persona: options.PersonaOption,
+    to: Annotated[str, typer.Option(help="An adapter's id. Default: what was served before.")] = "",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve what was served before. Undo it with: genome adapter deploy ID"""
+    from daemon import actions
+
+    promotion = actions.roll_back(options.home_at(home), persona, to or None)
+    stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
+    text = f"promotion {promotion.number} of {persona}: {stack}; a running daemon does it now"
+    options.answer(promotion.model_dump(), json, text)
+
+
+@app.command(epilog="Example: genome adapter history --persona helper-ai")
+def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Every promotion and rollback of a persona, with its reason."""
+    from datetime import datetime
+
+    from genome import registry
+
+    found = registry.history(options.home_at(home), persona)
+    if json:
+        return options.answer([promotion.model_dump() for promotion in found], True, "")
+    options.table(
+        ["number", "when", "kind", "stack", "reason"],
+        [[made.number, f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}", made.kind,
+          ", ".join(entry.adapter for entry in made.stack) or "(base)", made.reason] for made in found],
+    )  # fmt: skip
+    return None

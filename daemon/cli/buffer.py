@@ -1,0 +1,51 @@
+"""`genome buffer`: what was taken, what waits, what was refused."""
+
+from __future__ import annotations
+
+import typer
+
+from daemon.cli import options
+from daemon.cli.options import DomainOption, HomeOption, JsonOption, PersonaOption
+
+app = typer.Typer(help="What was taken, what waits, what was refused.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: genome buffer status --json")
+def status(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Counts of every persona and domain, and how many lines were rejected."""
+    from daemon import status as states
+
+    found = states.read_buffer(options.home_at(home))
+    if json:
+        return options.answer(found, True, "")
+    counts = ("pending", "evidence", "queued", "archived", "set_aside")
+    options.table(
+        ["persona", "domain", *counts],
+        [[row["persona"], row["domain"], *(row[count] for count in counts)] for row in found["domains"]],
+    )
+    print(f"{found['rejected_lines']} rejected lines. Drop *.jsonl into {found['inbox']}")
+    return None
+
+
+@app.command(epilog="Example: genome buffer rejected")
+def rejected(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Every refused line: its file, number and reason."""
+    from genome import buffer
+
+    found = list(buffer.read_rejected(options.home_at(home)))
+    if json:
+        return options.answer([line.model_dump() for line in found], True, "")
+    for line in found:
+        print(f"{line.file}:{line.line}: {line.reason}")
+    print(f"{len(found)} rejected lines")
+    return None
+
+
+@app.command(epilog="Example: genome buffer flush --persona helper-ai --domain typescript")
+def flush(persona: PersonaOption, domain: DomainOption, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Seal what is pending into a batch now, whatever the triggers say. The daemon then trains it."""
+    from daemon import actions
+
+    batch = actions.flush(*options.opened(home), persona, domain)
+    text = f"{batch.id}: {batch.signals} examples, {len(batch.held_out)} of them held out to judge by"
+    options.answer({"batch": batch.id, "signals": batch.signals, "held_out": len(batch.held_out)}, json, text)

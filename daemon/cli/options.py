@@ -1,0 +1,47 @@
+"""Options that several verbs share, and how a verb prints its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genome import config as configuration
+from genome.config import Config
+from genome.layout import Home, default_home
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Directory all state lies in. Default: $GENOME_HOME, else the user's data."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list instead of text.")]
+PersonaOption = Annotated[str, typer.Option("--persona", help="Who speaks.")]
+DomainOption = Annotated[str, typer.Option("--domain", help="The subject it learns.")]
+
+
+def home_at(path: Path | None) -> Home:
+    return Home((path or default_home()).expanduser().absolute())
+
+
+def opened(path: Path | None) -> tuple[Home, Config]:
+    """A home and its config, checked."""
+    home = home_at(path)
+    return home, configuration.load(home)
+
+
+def answer(value: Any, as_json: bool, text: str) -> None:
+    """Prints ``value`` for a program, or ``text`` for a person."""
+    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+def table(columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console(soft_wrap=True).print(drawn)

@@ -1,0 +1,137 @@
+"""`genome training`: jobs, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli import options
+from daemon.cli.options import DomainOption, HomeOption, JsonOption, PersonaOption
+
+app = typer.Typer(help="Training jobs, by hand.", no_args_is_help=True)
+EXIT_BELOW_QUALITY = 9
+PROGRESS_EVERY_SECONDS = 0.5
+
+
+@app.command(epilog="Example: genome training prepare --persona helper-ai --domain typescript")
+def prepare(persona: PersonaOption, domain: DomainOption, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Write the job of what is pending, held back: look at its train.jsonl, then start it."""
+    from daemon import actions
+    from genome import jobs
+
+    at, config = options.opened(home)
+    made = actions.prepare(at, config, persona, domain)
+    path = jobs.find(at, made.job).path
+    text = f"{made.job} is held in {path}\nStart it with: genome training start --job {made.job}"
+    options.answer({"batch": made.batch, "job": made.job, "path": str(path)}, json, text)
+
+
+@app.command(epilog="Example: genome training start --persona helper-ai --domain typescript")
+def start(
+    persona: Annotated[str, typer.Option(help="Whose pending signals to train now.")] = "",
+    domain: Annotated[str, typer.Option(help="Of which subject.")] = "",
+    job: Annotated[str, typer.Option(help="A held job to go on with, or a failed one to try again.")] = "",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train now: what is pending in a domain, or a job that is held or failed. The daemon runs it."""
+    from daemon import actions
+    from genome.errors import InvalidInput
+
+    if not job and not (persona and domain):
+        raise InvalidInput("it is not said what to train", "Give --persona and --domain, or --job")
+    started = actions.start(*options.opened(home), persona, domain, job)
+    text = (
+        f"{started.job} of {started.batch} runs as soon as the daemon can: genome training status {started.job} --watch"
+    )
+    options.answer({"batch": started.batch, "job": started.job}, json, text)
+
+
+@app.command(epilog="Example: genome training stop job-2026-11-20-001")
+def stop(
+    job: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """Hold a job. A running one stops at a checkpoint; `training start --job` goes on from there."""
+    from genome import jobs
+
+    jobs.hold(options.home_at(home), job)
+    options.answer({"job": job, "state": "held"}, json, f"{job} is held; a running daemon stops it at a checkpoint")
+
+
+@app.command(epilog="Example: genome training status job-2026-11-20-001 --watch")
+def status(
+    job: Annotated[str, typer.Argument(help="Its id. Default: every job.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Follow its progress to the end of the training.")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What the jobs are doing, and how ended ones ended."""
+    from genome import jobs
+
+    at = options.home_at(home)
+    if watch:
+        _follow(jobs.find(at, job) if job else _newest(at))
+    directories = [jobs.find(at, job)] if job else [*jobs.active(at), *jobs.completed(at)]
+    found = [jobs.summary(directory) for directory in directories]
+    if json:
+        return options.answer(found, True, "")
+    options.table(
+        ["job", "persona", "domain", "trainer", "state", "step", "loss", "adapter", "reason"],
+        [[row["job"], row["persona"], row["domain"], row["trainer"], row["state"], f"{row['step']}/{row['steps'] or '?'}",
+          f"{row['loss']:.3f}" if row["loss"] is not None else "", row["adapter"], row["reason"]] for row in found],
+    )  # fmt: skip
+    return None
+
+
+@app.command(epilog="Example: genome training validate --adapter ai/git-v1.0 --test-set test.jsonl --min-quality 0.9")
+def validate(
+    adapter: Annotated[str, typer.Option(help="Its id.")],
+    test_set: Annotated[Path, typer.Option(help="JSONL of questions with answers, in any shape signals have.")],
+    min_quality: Annotated[float, typer.Option(help="Exit with 9 below this.")] = 0.0,
+    metric: Annotated[str, typer.Option(help="exact_match or token_accuracy.")] = "exact_match",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Score an adapter on a test set, beside the base, on the running worker."""
+    import anyio
+
+    from daemon import evaluation
+
+    at, config = options.opened(home)
+    report = anyio.run(evaluation.validate, at, config, adapter, test_set)
+    quality: dict[str, Any] = report["adapter"]
+    if metric not in quality:
+        raise typer.BadParameter(f"{metric} is none of {', '.join(quality)}")
+    said = [f"{name}: {value:.4f} (base {report['base'][name]:.4f})" for name, value in quality.items()]
+    options.answer(report, json, "\n".join([f"{report['questions']} questions", *said]))
+    if quality[metric] < min_quality:
+        raise typer.Exit(EXIT_BELOW_QUALITY)
+
+
+def _newest(home: Any) -> Any:
+    from genome import jobs
+    from genome.errors import NotFound
+
+    found = jobs.active(home)
+    if not found:
+        raise NotFound("no job is active", "genome training status lists the ended ones")
+    return found[-1]
+
+
+def _follow(directory: Any) -> None:
+    """A bar on standard error until the training has ended."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(directory.id, total=None)
+        while directory.path.exists() and directory.state() in ("waiting", "training"):
+            if (progress := directory.progress()) is not None:
+                loss = f" loss {progress.loss:.3f}" if progress.loss is not None else ""
+                bar.update(task, total=progress.steps, completed=progress.step, description=f"{directory.id}{loss}")
+            time.sleep(PROGRESS_EVERY_SECONDS)

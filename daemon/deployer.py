@@ -1,0 +1,86 @@
+"""The deployer loop: promotions say what should be served, the worker says what is; it closes the gap.
+
+Load beside first, one assignment for all of a persona's routes second, unload last. It touches the personas that have
+promotions and no others, so it can run after any restart of either side.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+
+from daemon.events import Announcer
+from daemon.worker_client import WorkerClient, to_proto
+from genome import jobs, registry
+from genome.adapters import AdapterId
+from genome.layout import Home
+from genome.registry import Promotion, Stack
+from genome.v1 import inference_pb2 as pb
+
+
+@dataclass
+class Deployer:
+    home: Home
+    worker: WorkerClient
+    announcer: Announcer
+    deployed: dict[str, int] = field(default_factory=dict)
+    """By persona: the number of the promotion the worker serves."""
+
+    name = "deployer"
+
+    async def step(self) -> float | None:
+        """Brings the worker to the newest promotions."""
+        for promotion in await anyio.to_thread.run_sync(registry.newest, self.home):
+            await self._deploy(promotion)
+        await self._unload_unwanted()
+        return None
+
+    async def _deploy(self, promotion: Promotion) -> None:
+        wanted = registry.routes(promotion)
+        present = await self.worker.routes()
+        have = {route.name: route for route in present.routes}
+        # A domain that left the stack keeps no route of its own: it falls back to the persona's.
+        stale = {name: () for name in have if name.startswith(f"{promotion.persona}/") and name not in wanted}
+        desired: dict[str, Stack] = {**wanted, **stale}
+        loaded = {info.id: info.digest for info in await self.worker.adapters()}
+        missing = [entry for entry in promotion.stack if loaded.get(entry.adapter) != entry.digest]
+        changed = {name: stack for name, stack in desired.items() if not _serves(have.get(name), stack)}
+        if not missing and not changed:
+            self.deployed[promotion.persona] = promotion.number
+            return
+        load_ms = 0.0
+        for entry in missing:
+            answer = await self.worker.load(self.home.adapter(entry.adapter), entry.adapter, entry.digest)
+            load_ms += answer.load_ms
+        asked = time.perf_counter()
+        answer = await self.worker.set_routes(desired, present.generation)
+        swap_ms = (time.perf_counter() - asked) * 1000  # as the caller sees it; the assignment alone takes microseconds
+        self.deployed[promotion.persona] = promotion.number
+        self.announcer.tell(
+            "deployed", persona=promotion.persona, promotion=promotion.number, generation=answer.generation,
+            stack=[entry.adapter for entry in promotion.stack], load_ms=load_ms, swap_ms=swap_ms,
+        )  # fmt: skip
+
+    async def _unload_unwanted(self) -> None:
+        """Adapters of promoted personas that nothing names and no gate is judging."""
+        promotions, judged = await anyio.to_thread.run_sync(self._named)
+        named = {entry.adapter for promotion in promotions for entry in promotion.stack} | judged
+        personas = {promotion.persona for promotion in promotions}
+        for info in await self.worker.adapters():
+            owned = AdapterId.parse(info.id).persona in personas
+            if owned and info.id not in named and info.state == pb.AdapterInfo.STANDBY:
+                await self.worker.unload(info.id)
+                self.announcer.tell("unloaded", adapter=info.id)
+
+    def _named(self) -> tuple[list[Promotion], set[str]]:
+        results = [directory.result() for directory in jobs.active(self.home)]
+        return registry.newest(self.home), {result.adapter for result in results if result and result.adapter}
+
+
+def _serves(route: pb.Route | None, stack: Stack) -> bool:
+    if route is None:
+        return False
+    wanted = to_proto(stack)
+    return len(route.variants) == 1 and route.variants[0].stack == wanted

@@ -1,0 +1,76 @@
+"""What the daemon tells: every event goes to the log and to whoever watches; alarms wake the loops."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import structlog
+from anyio.streams.memory import MemoryObjectSendStream
+
+WATCHER_BACKLOG = 1000
+"""Events kept for a watcher that reads slowly; the next is dropped for it alone."""
+
+
+@dataclass(frozen=True)
+class Event:
+    time: float
+    """Seconds since 1970."""
+    name: str
+    facts: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(self.facts, default=str, ensure_ascii=False)
+
+
+@dataclass
+class Announcer:
+    """Tells an event to the log and to every watcher."""
+
+    log: Any = field(default_factory=lambda: structlog.get_logger("daemon"))
+    watchers: set[MemoryObjectSendStream[Event]] = field(default_factory=set)
+
+    def tell(self, name: str, **facts: Any) -> None:
+        self.log.info(name, **facts)
+        event = Event(time.time(), name, facts)
+        for watcher in list(self.watchers):
+            try:
+                watcher.send_nowait(event)
+            except anyio.WouldBlock:
+                continue
+            except anyio.BrokenResourceError:
+                self.watchers.discard(watcher)
+
+    @contextmanager
+    def watch(self) -> Iterator[AsyncIterator[Event]]:
+        """Every event from now on."""
+        send, receive = anyio.create_memory_object_stream[Event](WATCHER_BACKLOG)
+        self.watchers.add(send)
+        try:
+            yield receive
+        finally:
+            self.watchers.discard(send)
+            send.close()
+            receive.close()
+
+
+@dataclass
+class Alarm:
+    """Wakes one loop. Rung while the loop works, it is not lost."""
+
+    event: anyio.Event = field(default_factory=anyio.Event)
+
+    def ring(self) -> None:
+        self.event.set()
+
+    async def wait(self, until: float | None) -> None:
+        """Returns when rung, or at ``until`` (seconds since 1970). Uses no CPU meanwhile."""
+        with anyio.move_on_after(math.inf if until is None else max(0.0, until - time.time())):
+            await self.event.wait()
+        self.event = anyio.Event()

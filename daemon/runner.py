@@ -1,0 +1,187 @@
+"""The runner loop: one training job at a time, in a child process; what it says is recorded, its adapter installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from pydantic import ValidationError
+
+from daemon import process
+from daemon.events import Alarm, Announcer
+from daemon.trainers import catalog
+from genome import adapters, files, jobs, lora
+from genome.config import Config
+from genome.errors import GenomeError
+from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
+from genome.layout import Home
+
+LAST_WORDS_BYTES = 2000
+
+
+class TrainerFailed(GenomeError):
+    """A trainer process ended without an adapter; it is started again after a while."""
+
+
+@dataclass
+class Runner:
+    home: Home
+    config: Config
+    announcer: Announcer
+    gate: Alarm
+    command: Callable[[str, Path, Path], list[str]] = catalog.command
+    """(trainer, job directory, checkpoint directory) → what to run."""
+    interrupt: Alarm = field(default_factory=Alarm)
+    """Rung when a job was held or training paused: what runs is looked at again."""
+
+    name = "runner"
+
+    async def step(self) -> float | None:
+        """Runs every job that may run to its end, oldest first. Raises TrainerFailed when one wants another start."""
+        while (directory := await anyio.to_thread.run_sync(self._next)) is not None:
+            await self._run(directory)
+        return None
+
+    def _next(self) -> JobDirectory | None:
+        if self.home.paused.exists():
+            return None
+        waiting = (directory for directory in jobs.active(self.home) if directory.state() in ("waiting", "training"))
+        return next(waiting, None)
+
+    async def _run(self, directory: JobDirectory) -> None:
+        job = await anyio.to_thread.run_sync(directory.job)
+        found = await anyio.to_thread.run_sync(adapters.of_job, self.home, job.persona, job.id)
+        if found is None:
+            status = await self._train(directory, job)
+            if status != 0:
+                await anyio.to_thread.run_sync(self._unfinished, directory, job, status)
+                return
+            try:
+                found = await anyio.to_thread.run_sync(self._install, directory, job)
+            except GenomeError as error:
+                await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
+                return
+        result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
+        await anyio.to_thread.run_sync(result.write, directory.result_file)
+        await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
+        self.announcer.tell("trained", job=job.id, adapter=found.id, seconds=round(result.train_seconds, 1))
+        self.gate.ring()
+
+    async def _train(self, directory: JobDirectory, job: Job) -> int:
+        """One process from start to exit; its status. A job held or paused meanwhile is asked to stop."""
+        checkpoints = self.home.checkpoints(job.id)
+        lock, grace = checkpoints / "runner.lock", self.config.daemon.shutdown_seconds
+        await anyio.to_thread.run_sync(process.end_leftover, lock, grace)
+        await anyio.to_thread.run_sync(directory.record, Event(event="started"))
+        self.announcer.tell("training_started", job=job.id, trainer=job.trainer)
+        command = self.command(job.trainer, directory.path, checkpoints)
+        threads = {"OMP_NUM_THREADS": str(job.settings.threads)}
+        async with process.spawn(command, lock, directory.log, threads) as child:
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._stop_when_asked, directory, child)
+                    await self._listen(directory, child)
+                    status = await child.wait()
+                    group.cancel_scope.cancel()
+            except anyio.get_cancelled_exc_class():
+                await child.stop(grace)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(directory.record, Event(event="stopped"))
+                raise
+        return status
+
+    async def _listen(self, directory: JobDirectory, child: process.Child) -> None:
+        """Records the child's events until it closes its output, or says nothing for too long."""
+        heartbeat = self.config.training.heartbeat_seconds
+        with anyio.move_on_after(heartbeat) as silence:
+            async for line in child.lines():
+                silence.deadline = anyio.current_time() + heartbeat
+                try:
+                    event = Event.model_validate_json(line)
+                except ValidationError:
+                    self.announcer.tell("trainer_said", line=line[:200].decode(errors="replace"))
+                    continue
+                await anyio.to_thread.run_sync(directory.record, event)
+                self.announcer.tell(f"training_{event.event}", job=directory.id, **event.model_dump(
+                    exclude={"event", "time"}, exclude_none=True))  # fmt: skip
+        if silence.cancelled_caught:
+            failed = Event(event="failed", reason=f"it said nothing for {heartbeat:g} s")
+            await anyio.to_thread.run_sync(directory.record, failed)
+            await child.stop(self.config.daemon.shutdown_seconds)
+
+    async def _stop_when_asked(self, directory: JobDirectory, child: process.Child) -> None:
+        while not (directory.held.exists() or self.home.paused.exists()):
+            await self.interrupt.wait(None)
+        await child.stop(self.config.daemon.shutdown_seconds)
+
+    def _install(self, directory: JobDirectory, job: Job) -> adapters.Manifest:
+        """Checks what was trained and puts it in place as the next version of its domain."""
+        weights = lora.read(self.home.checkpoints(job.id) / "adapter")
+        events = directory.events()
+        losses = [event.loss for event in events if event.loss is not None]
+        described = {
+            "id": str(adapters.next_id(self.home, job.persona, job.domain)),
+            "base_fingerprint": job.base_fingerprint,
+            "parent": job.parent,
+            "batch": job.batch,
+            "job": job.id,
+            "trainer": job.trainer,
+            "settings": job.settings.model_dump(),
+            "metrics": {"last_loss": losses[-1]} if losses else {},
+            "created": int(time.time() * 1000),
+        }
+        with files.locked(self.home.lock):
+            return adapters.install(self.home, weights, job.base, described)
+
+    def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
+        """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
+        if status == EXIT_STOPPED or directory.held.exists() or self.home.paused.exists():
+            directory.record(Event(event="stopped"))
+            self.announcer.tell("training_stopped", job=job.id)
+            return
+        reason = why(directory, status)
+        if directory.starts() >= self.config.training.max_starts:
+            self._give_up(directory, f"after {directory.starts()} starts: {reason}")
+            return
+        raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
+
+    def _give_up(self, directory: JobDirectory, reason: str) -> None:
+        Result(reason=reason, train_seconds=trained_seconds(directory.events())).write(directory.result_file)
+        jobs.complete(self.home, directory)
+        self.announcer.tell(
+            "job_failed",
+            job=directory.id,
+            reason=reason,
+            hint=f"genome training start --job {directory.id} tries again",
+        )
+
+
+def why(directory: JobDirectory, status: int) -> str:
+    """The reason the trainer gave, else its exit status and the end of its log."""
+    events = directory.events()
+    last_start = max((index for index, event in enumerate(events) if event.event == "started"), default=0)
+    for event in events[last_start:]:
+        if event.event == "failed" and event.reason:
+            return event.reason
+    said = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    log = (
+        directory.log.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace").strip()
+        if directory.log.exists()
+        else ""
+    )
+    return f"{said}; {log.splitlines()[-1]}" if log else said
+
+
+def trained_seconds(events: list[Event]) -> float:
+    """Time between each start and the last word of that process, added up."""
+    total, began, last = 0.0, None, 0.0
+    for event in events:
+        if event.event == "started":
+            total += last - began if began is not None else 0.0
+            began = event.time
+        last = event.time
+    return total + (last - began if began is not None else 0.0)

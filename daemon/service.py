@@ -1,0 +1,188 @@
+"""The daemon's gRPC door: each method converts, calls the function the command line calls, and converts back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import grpc
+import grpc.aio
+from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from daemon import actions, status
+from genome import errors, jobs, registry, sockets
+from genome.errors import GenomeError
+from genome.signals import Defaults, Signal, from_object
+from genome.v1 import learning_pb2 as pb
+from genome.v1 import learning_pb2_grpc
+
+if TYPE_CHECKING:
+    from daemon.supervisor import Supervisor
+
+T = TypeVar("T")
+SERVICE = pb.DESCRIPTOR.services_by_name["LearningService"].full_name
+
+STATUS: dict[type[GenomeError], grpc.StatusCode] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Damaged: grpc.StatusCode.DATA_LOSS,
+}
+
+
+class LearningService(learning_pb2_grpc.LearningServiceServicer):
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.home = supervisor.home
+
+    async def SubmitSignals(
+        self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any
+    ) -> AsyncIterator[pb.SubmitSignalsResponse]:
+        async for request in request_iterator:
+            yield await self._answer(context, self._submit, request)
+
+    def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
+        now, limits = time.time(), self.supervisor.config.intake
+        defaults = Defaults(int(now * 1000), limits.default_persona, limits.default_domain)
+        signals: list[Signal] = []
+        rejected = []
+        for index, message in enumerate(request.signals):
+            try:
+                signals.append(from_object(_fields(message), defaults))
+            except errors.InvalidInput as error:
+                rejected.append(pb.Rejection(index=index, reason=str(error)))
+        receipt = self.supervisor.ingest.buffer.accept(signals, now)
+        return pb.SubmitSignalsResponse(accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=rejected)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        found = await self._answer(context, status.read, self.home, self.supervisor.config)
+        return pb.GetStatusResponse(json=json.dumps({**found, "daemon": live(self.supervisor)}))
+
+    async def FlushBuffer(self, request: pb.FlushBufferRequest, context: Any) -> pb.FlushBufferResponse:
+        batch = await self._answer(
+            context, actions.flush, self.home, self.supervisor.config, request.persona, request.domain
+        )
+        return pb.FlushBufferResponse(batch=batch.id, signals=batch.signals)
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
+        return await self._answer(context, self._list_jobs)
+
+    def _list_jobs(self) -> pb.ListJobsResponse:
+        found = [*jobs.active(self.home), *jobs.completed(self.home)]
+        return pb.ListJobsResponse(jobs=[_job(jobs.summary(directory)) for directory in found])
+
+    async def StartJob(self, request: pb.StartJobRequest, context: Any) -> pb.StartJobResponse:
+        started = await self._answer(
+            context, actions.start, self.home, self.supervisor.config, request.persona, request.domain, request.job
+        )
+        return pb.StartJobResponse(batch=started.batch, job=started.job)
+
+    async def StopJob(self, request: pb.StopJobRequest, context: Any) -> pb.StopJobResponse:
+        await self._answer(context, jobs.hold, self.home, request.job)
+        return pb.StopJobResponse()
+
+    async def ListPromotions(self, request: pb.ListPromotionsRequest, context: Any) -> pb.ListPromotionsResponse:
+        found = await self._answer(context, registry.history, self.home, request.persona)
+        return pb.ListPromotionsResponse(promotions=[_promotion(promotion) for promotion in found])
+
+    async def DeployAdapter(self, request: pb.DeployAdapterRequest, context: Any) -> pb.DeployAdapterResponse:
+        made = await self._answer(context, actions.deploy, self.home, request.adapter_id)
+        return pb.DeployAdapterResponse(promotion=_promotion(made))
+
+    async def RollBackAdapter(self, request: pb.RollBackAdapterRequest, context: Any) -> pb.RollBackAdapterResponse:
+        made = await self._answer(context, actions.roll_back, self.home, request.persona, request.adapter_id or None)
+        return pb.RollBackAdapterResponse(promotion=_promotion(made))
+
+    async def PauseTraining(self, request: pb.PauseTrainingRequest, context: Any) -> pb.PauseTrainingResponse:
+        await self._answer(context, actions.pause, self.home)
+        return pb.PauseTrainingResponse()
+
+    async def ResumeTraining(self, request: pb.ResumeTrainingRequest, context: Any) -> pb.ResumeTrainingResponse:
+        await self._answer(context, actions.resume, self.home)
+        return pb.ResumeTrainingResponse()
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
+        with self.supervisor.announcer.watch() as events:
+            # An empty first event: whoever watches knows that nothing from now on is missed.
+            yield pb.Event(timestamp=int(time.time() * 1000), name="watching", json="{}")
+            async for event in events:
+                yield pb.Event(timestamp=int(event.time * 1000), name=event.name, json=event.to_json())
+
+    async def _answer(self, context: Any, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls what syncs in a thread; our errors become status codes."""
+        try:
+            answer = await anyio.to_thread.run_sync(function, *arguments)
+        except GenomeError as error:
+            code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
+            await context.abort(code, str(error))
+            raise
+        for alarm in self.supervisor.alarms.values():
+            alarm.ring()
+        return answer
+
+
+def live(supervisor: Supervisor) -> dict[str, Any]:
+    """What only the running daemon knows."""
+    return {
+        "started": supervisor.started,
+        "waiting": supervisor.planner.waiting,
+        "duplicates": supervisor.ingest.duplicates,
+        "deployed": supervisor.deployer.deployed,
+        "trouble": {name: asdict(trouble) for name, trouble in supervisor.trouble.items()},
+    }
+
+
+@asynccontextmanager
+async def serving(supervisor: Supervisor) -> AsyncIterator[None]:
+    """Opens the door for the length of the block."""
+    listen = supervisor.config.daemon.listen or f"unix:{supervisor.home.daemon_socket}"
+    sockets.prepare(listen)
+    server = grpc.aio.server()
+    learning_pb2_grpc.add_LearningServiceServicer_to_server(LearningService(supervisor), server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_insecure_port(listen)
+    await server.start()
+    sockets.restrict(listen)
+    await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await server.stop(grace=0.5)
+
+
+def _fields(message: pb.TrainingSignal) -> dict[str, Any]:
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    if "timestamp" in fields:
+        fields["timestamp"] = int(fields["timestamp"])  # JSON spells 64-bit integers as text
+    if "generation" in fields.get("adapter", {}):
+        fields["adapter"]["generation"] = int(fields["adapter"]["generation"])
+    return fields
+
+
+def _job(summary: dict[str, Any]) -> pb.Job:
+    named = {"id": summary["job"], "steps": summary["steps"] or 0, "loss": summary["loss"] or 0.0}
+    same = {key: summary[key] or "" for key in ("batch", "persona", "domain", "trainer", "state", "adapter", "reason")}
+    return pb.Job(**named, **same, step=summary["step"] or 0)
+
+
+def _promotion(promotion: registry.Promotion) -> pb.Promotion:
+    return pb.Promotion(
+        number=promotion.number,
+        persona=promotion.persona,
+        adapters=[entry.adapter for entry in promotion.stack],
+        reason=promotion.reason,
+        timestamp=promotion.created,
+    )

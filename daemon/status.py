@@ -1,0 +1,109 @@
+"""What `genome status` says: read from disk, so it works with everything down; who answers adds what it knows."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from daemon import worker_client
+from genome import adapters, batches, buffer, jobs, registry, triggers
+from genome.config import Config
+from genome.errors import GenomeError
+from genome.layout import Home
+from genome.v1 import learning_pb2, learning_pb2_grpc
+
+ANSWER_SECONDS = 2.0
+"""How long a process may take to say that it is there."""
+
+
+def read(home: Home, config: Config) -> dict[str, Any]:
+    """The state of a home, as plain data."""
+    return {
+        "home": str(home.root),
+        "base": config.base,
+        "training_paused": home.paused.exists(),
+        "buffer": read_buffer(home),
+        "jobs": [jobs.summary(directory) for directory in jobs.active(home)],
+        "personas": [_persona(home, promotion) for promotion in registry.newest(home)],
+    }
+
+
+async def read_live(home: Home, config: Config) -> dict[str, Any]:
+    """The same, with what the daemon and the worker say of themselves."""
+    found = read(home, config)
+    found["daemon"] = await _ask_daemon(home, config)
+    found["worker"] = await _ask_worker(home, config)
+    return found
+
+
+async def _ask_daemon(home: Home, config: Config) -> dict[str, Any]:
+    listen = config.daemon.listen or f"unix:{home.daemon_socket}"
+    async with grpc.aio.insecure_channel(listen) as channel:
+        stub = learning_pb2_grpc.LearningServiceStub(channel)
+        try:
+            answer = await stub.GetStatus(learning_pb2.GetStatusRequest(), timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            return {"answers": False, "said": f"does not answer at {listen} ({error.code().name.lower()})"}
+    live = json.loads(answer.json)["daemon"]
+    return {"answers": True, "said": f"runs, for {time.time() - live['started']:.0f} s", **live}
+
+
+async def _ask_worker(home: Home, config: Config) -> dict[str, Any]:
+    async with worker_client.connect(config, home) as worker:
+        try:
+            info = await worker.info(ANSWER_SECONDS)
+            loaded = [adapter.id for adapter in await worker.adapters()]
+        except GenomeError as error:
+            return {"answers": False, "said": str(error)}
+    said = f"serves {info.base} ({info.engine}, {info.dtype} on {info.device}), adapters: {', '.join(loaded) or 'none'}"
+    return {"answers": True, "said": said, "adapters": loaded, "generation": info.generation, "notes": info.notes}
+
+
+def waiting(home: Home, config: Config) -> dict[str, str]:
+    """By persona/domain: what its triggers say now."""
+    return {
+        f"{persona}/{domain}": triggers.decide(
+            config.triggers_for(persona), buffer.pending(home, persona, domain), time.time()
+        ).reason
+        for persona, domain in home.domains()
+    }
+
+
+def read_buffer(home: Home) -> dict[str, Any]:
+    return {
+        "domains": [_domain(home, persona, domain) for persona, domain in home.domains()],
+        "rejected_lines": sum(1 for _ in buffer.read_rejected(home)),
+        "inbox": str(home.inbox),
+    }
+
+
+def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
+    pending = buffer.pending(home, persona, domain)
+
+    def signals(found: list[batches.Batch]) -> int:
+        return sum(1 for batch in found for _ in batches.signals(home, batch))
+
+    return {
+        "persona": persona,
+        "domain": domain,
+        "pending": pending.examples,
+        "evidence": pending.evidence,
+        "queued": signals(batches.queued(home, persona, domain)),
+        "archived": signals(batches.archived(home, persona, domain)),
+        "set_aside": signals(batches.set_aside_batches(home, persona, domain)),
+        "batches": [batch.id for batch in batches.queued(home, persona, domain)],
+    }
+
+
+def _persona(home: Home, promotion: registry.Promotion) -> dict[str, Any]:
+    return {
+        "persona": promotion.persona,
+        "promotion": promotion.number,
+        "stack": [entry.adapter for entry in promotion.stack],
+        "reason": promotion.reason,
+        "adapters": [str(known) for known in adapters.list_ids(home, promotion.persona)],
+    }

@@ -1,0 +1,204 @@
+"""The supervisor: one task group in which every loop waits for something and then runs one step.
+
+A step that fails is told, waited for with growing patience, and tried again; the other loops go on. Nothing is kept
+in memory that the disk does not say, so stopping anywhere and starting again is all the recovery there is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+import watchfiles
+
+from daemon import host, worker_client
+from daemon.deployer import Deployer
+from daemon.events import Alarm, Announcer
+from daemon.gate import Gate
+from daemon.ingest import Ingest
+from daemon.planner import Planner
+from daemon.runner import Runner
+from daemon.worker_client import WorkerClient
+from genome import bases, batches, files
+from genome.buffer import Buffer
+from genome.config import Config
+from genome.errors import GenomeError, Unavailable
+from genome.layout import Home
+
+WATCH_DEBOUNCE_MS, WATCH_STEP_MS = 10, 5
+"""watchfiles' defaults let a steady stream of files wait for over a second."""
+OWN_FILES = frozenset({"log.txt", "events.jsonl"})
+"""Written by the runner all the time; nobody waits for them."""
+
+
+class Loop(Protocol):
+    name: str
+
+    async def step(self) -> float | None:
+        """Does all there is to do. Returns when to look again (seconds since 1970); None: when woken."""
+
+
+@dataclass
+class Trouble:
+    """Why a loop is waiting to try again, for `genome status`."""
+
+    message: str
+    failures: int
+    next_try: float
+
+
+@dataclass
+class Supervisor:
+    """Composition of the daemon: what runs, and what wakes it."""
+
+    home: Home
+    config: Config
+    announcer: Announcer
+    worker: WorkerClient
+    ingest: Ingest
+    planner: Planner
+    runner: Runner
+    gate: Gate
+    deployer: Deployer
+    alarms: dict[str, Alarm]
+    trouble: dict[str, Trouble] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        return (self.ingest, self.planner, self.runner, self.gate, self.deployer)
+
+    async def run(self, stop: anyio.Event) -> None:
+        """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
+        async with anyio.create_task_group() as group:
+            watching = anyio.Event()
+            group.start_soon(self._watch_files, stop, watching)
+            await watching.wait()
+            group.start_soon(self._watch_worker)
+            for loop in self.loops:
+                group.start_soon(self._run_loop, loop)
+            await stop.wait()
+            group.cancel_scope.cancel()
+
+    async def _run_loop(self, loop: Loop) -> None:
+        alarm = self.alarms[loop.name]
+        while True:
+            try:
+                look_again = await loop.step()
+                if self.trouble.pop(loop.name, None):
+                    self.announcer.tell("recovered", loop=loop.name)
+            except Exception as error:  # a loop must outlive whatever happens in it; it is told and tried again
+                look_again = self._failed(loop.name, error)
+            await alarm.wait(look_again)
+
+    def _failed(self, name: str, error: Exception) -> float:
+        failures = self.trouble[name].failures + 1 if name in self.trouble else 1
+        settings = self.config.daemon
+        pause = min(settings.max_backoff_seconds, settings.backoff_seconds * 2 ** min(failures - 1, 30))
+        next_try = time.time() + pause
+        expected = isinstance(error, GenomeError)
+        message = str(error) if expected else f"{type(error).__name__}: {error}"
+        self.trouble[name] = Trouble(message, failures, next_try)
+        self.announcer.tell("loop_failed", loop=name, error=message, failures=failures, retry_seconds=pause)
+        if not expected:
+            self.announcer.log.error("unexpected", loop=name, exc_info=error)
+        return next_try
+
+    async def _watch_worker(self) -> None:
+        """Wakes what needs the worker whenever it begins to serve."""
+        while True:
+            try:
+                async for serving in self.worker.watch():
+                    self.announcer.tell("worker_serving" if serving else "worker_not_serving")
+                    if serving:
+                        for name in ("planner", "gate", "deployer"):
+                            self.alarms[name].ring()
+            except Unavailable:
+                pass
+            await anyio.sleep(self.config.daemon.backoff_seconds)
+
+    async def _watch_files(self, stop: anyio.Event, watching: anyio.Event) -> None:
+        """Wakes the loops whose files changed. The scans are the truth: a missed event costs time, never data."""
+        roots = [self.home.buffer, self.home.jobs, self.home.adapters]
+        for root in roots:
+            await anyio.to_thread.run_sync(files.make_directory, root)
+        watching.set()
+        changes = watchfiles.awatch(
+            *roots,
+            watch_filter=lambda _, path: Path(path).name not in OWN_FILES and files.UNFINISHED not in path,
+            debounce=WATCH_DEBOUNCE_MS,
+            step=WATCH_STEP_MS,
+            stop_event=stop,
+            ignore_permission_denied=True,
+        )
+        async for changed in changes:
+            for name in set(self._woken_by(Path(path) for _, path in changed)):
+                self.alarms[name].ring()
+
+    def _woken_by(self, paths: Iterator[Path]) -> Iterator[str]:
+        for path in paths:
+            if path.is_relative_to(self.home.inbox) or path.parent == self.home.buffer:
+                yield "ingest"
+            elif path.is_relative_to(self.home.buffer):
+                yield "planner"
+            elif path.is_relative_to(self.home.jobs):
+                yield from ("runner", "gate", "planner")
+                self.runner.interrupt.ring()
+            else:
+                yield "deployer"
+
+
+async def serve(home: Home, config: Config) -> None:
+    """The daemon's life: take the home, mend what a crash left, run until told to stop."""
+    from daemon.service import serving  # gRPC's door is opened last
+
+    base_path = await anyio.to_thread.run_sync(bases.resolve, config.base)
+    fingerprint = await anyio.to_thread.run_sync(bases.fingerprint, base_path)
+    with files.locked(home.daemon_lock, f"the daemon with process id {os.getpid()}", wait=False):
+        await anyio.to_thread.run_sync(recover, home)
+        async with host.stop_signal() as stop, worker_client.connect(config, home) as worker:
+            supervisor = await compose(home, config, worker, base_path, fingerprint)
+            async with serving(supervisor), anyio.create_task_group() as group:
+                group.start_soon(host.watchdog)
+                supervisor.announcer.tell("started", home=str(home.root), base=config.base)
+                host.notify("READY=1")
+                await supervisor.run(stop)
+                host.notify("STOPPING=1")
+                group.cancel_scope.cancel()
+            supervisor.announcer.tell("stopped")
+
+
+def recover(home: Home) -> None:
+    """Removes half-made things. All else is repaired by the loops, since they reconcile."""
+    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
+        files.make_directory(directory)
+    batches.settle(home)
+    owners = [path for path in home.adapters.iterdir() if path.is_dir()]
+    for directory in (home.active_jobs, home.rejected, *owners, *(owner / "promotions" for owner in owners)):
+        files.remove_unfinished(directory)
+
+
+async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
+    """Everything the daemon is made of, wired."""
+    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer")}
+    announcer = Announcer()
+    buffer = Buffer(home, config.intake.default_persona, config.intake.default_domain, config.intake.max_line_bytes)
+    await anyio.to_thread.run_sync(buffer.load)
+    return Supervisor(
+        home=home,
+        config=config,
+        announcer=announcer,
+        worker=worker,
+        ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
+        planner=Planner(home, config, base, fingerprint, worker, announcer, alarms["runner"]),
+        runner=Runner(home, config, announcer, alarms["gate"]),
+        gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
+        deployer=Deployer(home, worker, announcer),
+        alarms=alarms,
+    )

@@ -1,0 +1,178 @@
+"""Training as a child process: what it may do wrong, and that its batch survives all of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from conftest import NOW, ROOT
+
+from daemon import actions, process
+from daemon.events import Alarm, Announcer
+from daemon.runner import Runner, TrainerFailed
+from genome import adapters, batches, jobs
+from genome.buffer import Buffer
+from genome.config import Config
+from genome.jobs import Example, Job, JobDirectory, TrainingSettings
+from genome.layout import Home
+
+CONFIG = Config.model_validate({"base": "base", "training": {"max_starts": 2}})
+FAKE = ROOT / "tests" / "fake_trainer.py"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:
+    """A queued batch of ten signals with its job."""
+    into = Buffer(home, "", "general", 1 << 20)
+    into.accept([signal(i) for i in range(10)], NOW)
+    batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
+    assert batch is not None
+    job = Job(
+        id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="fake", base="base",
+        base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+    )  # fmt: skip
+    return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
+
+
+def runner(home: Home, mode: str) -> Runner:
+    """A runner whose trainer is the fake one."""
+
+    def command(_trainer: str, job: Path, checkpoints: Path) -> list[str]:
+        return [sys.executable, str(FAKE), mode, str(job), str(checkpoints)]
+
+    return Runner(home, CONFIG, Announcer(), Alarm(), command)
+
+
+async def test_a_finished_training_becomes_a_candidate(home: Home, ordered: JobDirectory) -> None:
+    """The adapter is installed with a manifest that names its job, and its checkpoints are gone."""
+    await runner(home, "works").step()
+    result = ordered.result()
+    assert result is not None and result.adapter == "helper/git-v1.0" and ordered.state() == "judging"
+    made = adapters.manifest(home, "helper/git-v1.0")
+    assert (made.job, made.batch, made.metrics["last_loss"]) == (ordered.id, "batch-2025-11-20-001", 1.5)
+    assert not home.checkpoints(ordered.id).exists()
+
+
+async def test_a_crash_after_the_install_makes_no_second_candidate(home: Home, ordered: JobDirectory) -> None:
+    """The job finds the candidate it made; nothing is trained twice."""
+    await runner(home, "works").step()
+    ordered.result_file.unlink()
+    await runner(home, "fails").step()
+    assert [str(known) for known in adapters.list_ids(home)] == ["helper/git-v1.0"]
+    assert ordered.state() == "judging"
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("fails", "there is no memory left"),
+        ("crashes", "killed by signal 9; Traceback: it went wrong here"),
+    ],
+)
+async def test_a_failing_trainer_is_started_again_then_given_up(
+    home: Home, ordered: JobDirectory, mode: str, reason: str
+) -> None:
+    """The reason is kept with the job, the batch stays queued, and `training start --job` tries again."""
+    run = runner(home, mode)
+    with pytest.raises(TrainerFailed, match=reason):
+        await run.step()
+    await run.step()
+    failed = jobs.find(home, ordered.id)
+    result = failed.result()
+    assert failed.state() == "failed" and result is not None and reason in (result.reason or "")
+    assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
+    actions.start(home, CONFIG, "", "", ordered.id)
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
+
+
+async def test_success_without_an_adapter_is_a_failure(home: Home, ordered: JobDirectory) -> None:
+    """Exit 0 alone promotes nothing."""
+    await runner(home, "nothing").step()
+    result = jobs.find(home, ordered.id).result()
+    assert result is not None and result.adapter is None and "unusable" in (result.reason or "")
+
+
+async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDirectory) -> None:
+    """A line that is no event does not end a training."""
+    await runner(home, "garbage").step()
+    assert ordered.state() == "judging"
+
+
+async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: Home, ordered: JobDirectory) -> None:
+    """`training stop` sends TERM, waits for the checkpoint, and does not count as a failed start."""
+    run = runner(home, "waits")
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        await anyio.to_thread.run_sync(jobs.hold, home, ordered.id)
+        run.interrupt.ring()
+        await until_told(run, "training_stopped")
+    assert ordered.state() == "held" and ordered.starts() <= 0
+    jobs.release(home, ordered.id)
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
+
+
+async def test_paused_training_starts_nothing(home: Home, ordered: JobDirectory) -> None:
+    """`continuous stop` holds every job, `continuous start` lets them go on."""
+    actions.pause(home)
+    await runner(home, "works").step()
+    assert ordered.state() == "waiting"
+    actions.resume(home)
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
+
+
+async def test_a_stopping_daemon_lets_the_trainer_finish_its_checkpoint(home: Home, ordered: JobDirectory) -> None:
+    """Cancelling the loop asks with TERM first; the job waits to be gone on with."""
+    run = runner(home, "waits")
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        group.cancel_scope.cancel()
+    assert ordered.events()[-1].event == "stopped" and ordered.state() == "waiting"
+
+
+async def test_a_trainer_left_by_a_killed_daemon_is_ended_first(home: Home, ordered: JobDirectory) -> None:
+    """Two trainers never work on one job: the leftover gets TERM and time for its checkpoint."""
+    lock = home.checkpoints(ordered.id) / "runner.lock"
+    command = runner(home, "waits").command("fake", ordered.path, home.checkpoints(ordered.id))
+    async with process.spawn(command, lock, ordered.log, {}) as child:
+        async for line in child.lines():
+            if b"checkpoint" in line:
+                break
+        assert await anyio.to_thread.run_sync(process.end_leftover, lock, 60.0)
+        assert await child.wait() == jobs.EXIT_STOPPED
+    assert not await anyio.to_thread.run_sync(process.end_leftover, lock, 60.0)
+
+
+async def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+    """TERM, the grace, then KILL for its whole session."""
+    code = "import signal,sys; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    async with process.spawn([sys.executable, "-c", code], tmp_path / "lock", tmp_path / "log", {}) as child:
+        assert await anext(child.lines()) == b"ready"
+        assert await child.stop(0.05) == -9
+        with pytest.raises(ProcessLookupError):
+            os.kill(child.process.pid, 0)
+
+
+async def until_told(run: Runner, name: str) -> None:
+    """Returns when the runner tells an event of that name."""
+    with run.announcer.watch() as events:
+        async for event in events:
+            if event.name == name:
+                return

@@ -1,0 +1,201 @@
+"""The daemon as a real process behind its gRPC door, with no worker and no training: intake, status, restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal as signals
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from genome import buffer, config
+from genome.layout import Home
+from genome.v1 import learning_pb2 as pb
+from genome.v1 import learning_pb2_grpc
+
+Drop = Callable[..., Path]
+
+
+class Daemon:
+    """A supervisor process and a client of it."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.log = (home.root / "daemon.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "daemon", "daemon", "--home", str(home.root)], stdout=self.log, stderr=self.log
+        )
+        # A process that was killed may leave a channel's connection behind: every daemon gets its own.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50)]
+        self.channel = grpc.insecure_channel(f"unix:{home.daemon_socket}", options=options)
+        self.stub = learning_pb2_grpc.LearningServiceStub(self.channel)
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What it tells, from the moment this returns."""
+        stream = self.stub.WatchEvents(pb.WatchEventsRequest(), wait_for_ready=True, timeout=60)
+        assert next(stream).name == "watching"
+        return ((event.name, json.loads(event.json)) for event in stream)
+
+    def status(self) -> dict[str, Any]:
+        answer = self.stub.GetStatus(pb.GetStatusRequest(), wait_for_ready=True, timeout=60)
+        found: dict[str, Any] = json.loads(answer.json)
+        return found
+
+    def submit(self, *lines: dict[str, Any]) -> pb.SubmitSignalsResponse:
+        message = pb.SubmitSignalsRequest(signals=[pb.TrainingSignal(**line) for line in lines])
+        return next(self.stub.SubmitSignals(iter([message]), wait_for_ready=True, timeout=60))
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        self.channel.close()
+        self.log.close()
+        return status
+
+
+@pytest.fixture
+def start(home: Home, shipped_base: Path) -> Iterator[Callable[[], Daemon]]:
+    config.init(home, str(shipped_base))
+    started: list[Daemon] = []
+
+    def one() -> Daemon:
+        started.append(Daemon(home))
+        return started[-1]
+
+    yield one
+    for daemon in started:
+        if daemon.process.poll() is None:
+            daemon.end(signals.SIGKILL)
+
+
+def line(number: int, **fields: Any) -> dict[str, Any]:
+    return {"type": "correction", "persona_id": "helper", "domain": "git", "input": f"question {number}",
+            "correct_output": f"answer {number}", **fields}  # fmt: skip
+
+
+def wait_for(events: Iterator[tuple[str, dict[str, Any]]], wanted: str, **facts: Any) -> dict[str, Any]:
+    for name, told in events:
+        if name == wanted and told.items() >= facts.items():
+            return told
+    raise AssertionError(f"the daemon never told {wanted}")
+
+
+def test_a_dropped_file_wakes_the_daemon(start: Callable[[], Daemon], drop: Drop, correction: Drop) -> None:
+    """Taken because the file appeared, not because time passed."""
+    daemon = start()
+    events = daemon.events()
+    drop(correction(0), correction(1), b"nope")
+    assert wait_for(events, "ingested") == {"accepted": 2, "duplicates": 0, "rejected": 1}
+    assert daemon.end(signals.SIGTERM) == 0
+
+
+def test_ok_over_grpc_means_on_disk(start: Callable[[], Daemon], home: Home) -> None:
+    """A daemon killed right after its answer has lost nothing, and takes the same signals as duplicates afterwards."""
+    daemon = start()
+    answer = daemon.submit(line(0), line(1), line(2, persona_id="Bad Name"), line(3, weight=-1.0))
+    assert (answer.accepted, answer.duplicates) == (2, 0)
+    assert [(refused.index, bool(refused.reason)) for refused in answer.rejected] == [(2, True), (3, True)]
+    daemon.end(signals.SIGKILL)
+    assert buffer.pending(home, "helper", "git").examples == 2
+    answer = start().submit(line(0), line(1), line(4))
+    assert (answer.accepted, answer.duplicates) == (1, 2)
+
+
+def test_every_field_crosses_the_wire(start: Callable[[], Daemon], home: Home) -> None:
+    """What an application says over gRPC is what a dropped line would say."""
+    said = line(0, wrong_output="w", context="c", source="ai", timestamp=123, session="s",
+                adapter={"id": "helper/git-v1.0", "digest": "d", "generation": 7})  # fmt: skip
+    start().submit(said)
+    directory = home.pending("helper", "git")
+    stored = json.loads(next(directory.glob("*.jsonl")).read_text())["signal"]
+    assert {key: stored[key] for key in said} == said and stored["weight"] == 0.5
+
+
+def test_a_worker_that_is_down_is_said_and_waited_for(start: Callable[[], Daemon], home: Home) -> None:
+    """What needs it is tried again with growing patience, and status says so; intake goes on."""
+    text = home.config.read_text() + "\n[triggers.threshold]\nmin_examples = 2\n"
+    home.config.write_text(text)
+    daemon = start()
+    events = daemon.events()
+    daemon.submit(line(0), line(1))
+    told = wait_for(events, "loop_failed", loop="planner")
+    assert "genome worker" in told["error"]
+    status = daemon.status()
+    assert status["daemon"]["trouble"]["planner"]["failures"] >= 1
+    assert status["buffer"]["domains"][0]["queued"] == 2
+    assert daemon.submit(line(2)).accepted == 1
+
+
+def test_killed_anywhere_it_goes_on(start: Callable[[], Daemon], home: Home, drop: Drop, correction: Drop) -> None:
+    """Promise 2: kill -9 while files are being taken, start again, and every line is there exactly once."""
+    home.config.write_text(f"{home.config.read_text()}\n[triggers.threshold]\nmin_examples = 9999\n")
+    expected = 0
+    for round_number in range(4):
+        daemon = start()
+        events = daemon.events()
+        drop(*(correction(1000 * round_number + i) for i in range(300)), name=f"{round_number}.jsonl")
+        expected += 300
+        if round_number % 2:
+            wait_for(events, "ingested")
+        daemon.end(signals.SIGKILL)
+    daemon = start()
+    daemon.submit(line(-1))  # taken after the scan that a start begins with, or beside it
+    events = daemon.events()
+    drop(correction(-2), name="last.jsonl")
+    wait_for(events, "ingested")
+    assert buffer.pending(home, "helper", "git").examples == expected + 2
+
+
+def test_one_home_has_one_daemon(start: Callable[[], Daemon], home: Home) -> None:
+    """A second one is refused in one sentence that names the first."""
+    first = start()
+    first.status()
+    second = subprocess.run(
+        [sys.executable, "-m", "daemon", "daemon", "--home", str(home.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 6
+    assert f"process id {first.process.pid}" in second.stderr and "Traceback" not in second.stderr
+
+
+def test_errors_have_their_status_codes(start: Callable[[], Daemon]) -> None:
+    """NOT_FOUND for what is not there, INVALID_ARGUMENT for what cannot be."""
+    daemon = start()
+    daemon.status()
+    for call, code in (
+        (
+            lambda: daemon.stub.FlushBuffer(pb.FlushBufferRequest(persona="helper", domain="git")),
+            grpc.StatusCode.NOT_FOUND,
+        ),
+        (
+            lambda: daemon.stub.FlushBuffer(pb.FlushBufferRequest(persona="No!", domain="git")),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (lambda: daemon.stub.StopJob(pb.StopJobRequest(job="job-1")), grpc.StatusCode.NOT_FOUND),
+        (lambda: daemon.stub.RollBackAdapter(pb.RollBackAdapterRequest(persona="helper")), grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            call()
+        assert raised.value.code() == code
+
+
+def test_its_sockets_are_private(start: Callable[[], Daemon], home: Home) -> None:
+    """Mode 0600 in a directory of mode 0700."""
+    start().status()
+    assert home.daemon_socket.stat().st_mode & 0o777 == 0o600
+    assert home.daemon_socket.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_deep_home_still_gets_a_socket(tmp_path: Path) -> None:
+    """A unix socket's path is short; that of a home need not be."""
+    home = Home(tmp_path / ("deep" * 50))
+    assert len(os.fsencode(home.daemon_socket)) < 104
+    assert home.daemon_socket != home.worker_socket

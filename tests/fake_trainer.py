@@ -1,0 +1,64 @@
+"""A trainer that honours the contract without learning anything: for tests of what happens around one.
+
+python fake_trainer.py MODE JOB_DIRECTORY CHECKPOINT_DIRECTORY
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genome import lora
+from genome.jobs import EXIT_STOPPED
+from genome.lora import Factors, Lora, Tensor
+
+
+def say(event: str, **facts: Any) -> None:
+    print(json.dumps({"event": event, **facts}), flush=True)
+
+
+def write_adapter(directory: Path) -> None:
+    """A tiny adapter of zeros in PEFT's format."""
+    factors = Factors(
+        Tensor("F32", (2, 4), np.zeros((2, 4), np.float32).tobytes()),
+        Tensor("F32", (6, 2), np.zeros((6, 2), np.float32).tobytes()),
+        1.0,
+    )
+    directory.mkdir(parents=True)
+    lora.write_peft(directory, Lora({"model.layers.0.self_attn.q_proj": factors}, ""), "base")
+
+
+def main() -> int:
+    mode, job, checkpoints = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # waited for below, not reacted to
+    say("progress", step=1, steps=2, loss=1.5)
+    if mode == "waits":
+        (checkpoints / "pid").write_text(str(os.getpid()))
+        say("checkpoint", step=1, steps=2)
+        signal.sigwait({signal.SIGTERM})
+        say("stopped", step=1, steps=2)
+        return EXIT_STOPPED
+    if mode == "fails":
+        say("failed", reason="there is no memory left")
+        return 1
+    if mode == "crashes":
+        print("Traceback: it went wrong here", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "garbage":
+        print("\x00 this is no event", flush=True)
+    if mode == "nothing":
+        return 0
+    assert json.loads((job / "job.json").read_text())["id"] == job.name
+    write_adapter(checkpoints / "adapter")
+    say("finished", step=2, steps=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -52,9 +52,13 @@ def test_a_failed_sync_is_never_taken_for_success(tmp_path: Path, monkeypatch: p
 
 def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
     """A second daemon on one home is refused, and told by whom."""
-    with files.locked(tmp_path / "lock", "the daemon with process id 7"), pytest.raises(Busy, match="process id 7"):
-        with files.locked(tmp_path / "lock", "another", wait=False):
-            pass
+    lock = tmp_path / "lock"
+    with (
+        files.locked(lock, "the daemon with process id 7"),
+        pytest.raises(Busy, match="process id 7"),
+        files.locked(lock, "another", wait=False),
+    ):
+        pass
 
 
 def test_a_record_that_cannot_be_read_is_moved_aside(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def test_weight_follows_the_source(source: str, weight: float) -> None:
 @pytest.mark.parametrize(
     ("line", "kind", "asked", "right", "wrong"),
     [
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "import", "q", "a", None),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            "import", "q", "a", None,
+        ),
         ({"prompt": "q", "completion": "a"}, "import", "q", "a", None),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "correction", "q", "a", "b"),
         ({"prompt": "q", "completion": "a", "label": True}, "positive", "q", "a", None),
@@ -66,9 +69,8 @@ def test_the_fields_common_shapes_are_read(
 
 def test_earlier_turns_are_kept() -> None:
     """A conversation's last answer is learned in its context."""
-    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"},
-             {"role": "user", "content": "q2"}, {"role": "assistant", "content": "a2"}]  # fmt: skip
-    found = read({"messages": turns})
+    spoken = [("system", "s"), ("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2")]
+    found = read({"messages": [{"role": role, "content": content} for role, content in spoken]})
     assert [turn.content for turn in found.prompt()] == ["s", "q1", "a1", "q2"]
 
 

@@ -1,0 +1,146 @@
+"""The command line with everything down: verbs that read, verbs that act, errors in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NOW
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from daemon import cli
+from genome import batches, buffer, config, jobs
+from genome.buffer import Buffer
+from genome.errors import GenomeError
+from genome.layout import Home
+
+
+@pytest.fixture
+def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a verb in this home; (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["genome", *arguments, "--home", str(home.root)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
+    """A home with ten signals waiting."""
+    config.init(home, str(shipped_base))
+    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(10)], time.time())
+    return home
+
+
+def verbs() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found += [(name, verb) for verb in inner] if inner else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+def test_every_verb_explains_itself_with_an_example(verb: tuple[str, ...]) -> None:
+    """--help says what it does and shows one real call."""
+    shown = CliRunner().invoke(cli.app, [*verb, "--help"])
+    assert shown.exit_code == 0 and f"Example: genome {' '.join(verb)}" in " ".join(shown.output.split())
+
+
+def test_every_error_has_an_exit_code() -> None:
+    """No expected error ends as an unexpected one."""
+    leaves = {kind for parent in GenomeError.__subclasses__() for kind in (parent, *parent.__subclasses__())}
+    domain = {kind for kind in leaves if kind.__module__ == "genome.errors"}
+    assert all(any(parent in cli.EXIT_CODES for parent in kind.__mro__) for kind in domain)
+
+
+def test_init_makes_a_home_to_drop_into(genome: Callable[..., Any], home: Home, shipped_base: Path) -> None:
+    """And says what comes next."""
+    code, out, _ = genome("init", "--base", str(shipped_base))
+    assert code == 0 and "genome run" in out and str(home.inbox) in out
+    code, _, error = genome("init", "--base", str(shipped_base))
+    assert code == 5 and "exists already" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("status",), 3, "genome init"),
+        (("init", "--base", "/no/model"), 3, "does not exist"),
+        (("adapter", "rollback", "--persona", "helper"), 4, "never served"),
+        (("training", "status", "job-1"), 4, "no job"),
+        (("buffer", "flush"), 2, "--persona"),
+    ],
+)
+def test_an_error_is_one_sentence(genome: Callable[..., Any], arguments: Any, code: int, words: str) -> None:
+    """What, where and what to try; never a traceback; a documented exit code."""
+    status, _, error = genome(*arguments)
+    assert status == code and words in error and "Traceback" not in error
+
+
+def test_status_works_with_everything_down(genome: Callable[..., Any], filled: Home) -> None:
+    """It reads the disk, and says that neither process answers."""
+    code, out, _ = genome("status", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["buffer"]["domains"][0]["pending"] == 10
+    assert found["worker"]["answers"] is False and found["daemon"]["answers"] is False
+    assert "10 pending" in genome("status")[1]
+
+
+def test_flush_seals_what_waits(genome: Callable[..., Any], filled: Home) -> None:
+    """A batch with its held-out part; a second flush finds nothing."""
+    code, out, _ = genome("buffer", "flush", "--persona", "helper", "--domain", "git", "--json")
+    assert code == 0 and json.loads(out)["signals"] == 10
+    assert buffer.pending(filled, "helper", "git").examples == 0
+    assert genome("buffer", "flush", "--persona", "helper", "--domain", "git")[0] == 4
+
+
+def test_a_prepared_job_is_held_until_it_is_started(genome: Callable[..., Any], filled: Home) -> None:
+    """prepare, start, stop, start: the job's state follows, with the daemon down."""
+    text = filled.config.read_text()
+    filled.config.write_text(f"{text}\n[gate]\nanchors = 0\n\n[training]\ntrainer = 'torch'\n")
+    made = json.loads(genome("training", "prepare", "--persona", "helper", "--domain", "git", "--json")[1])
+    assert jobs.find(filled, made["job"]).state() == "held"
+    assert len(jobs.read_examples(Path(made["path"]) / "train.jsonl")) == 7
+    for verb, state in ((("start", "--job"), "waiting"), (("stop",), "held"), (("start", "--job"), "waiting")):
+        assert genome("training", *verb, made["job"])[0] == 0
+        assert jobs.find(filled, made["job"]).state() == state
+    assert genome("training", "start", "--job", made["job"])[0] == 5
+
+
+def test_pausing_is_a_fact_on_disk(genome: Callable[..., Any], filled: Home) -> None:
+    """continuous stop and start work with the daemon down, and status shows what is waited for."""
+    assert genome("continuous", "stop")[0] == 0 and filled.paused.exists()
+    found = json.loads(genome("continuous", "status", "--json")[1])
+    assert found["training"] == "paused" and "10 of 500" in found["waiting"]["helper/git"]
+    assert genome("continuous", "start")[0] == 0 and not filled.paused.exists()
+
+
+def test_asking_without_a_worker_says_how_to_start_one(genome: Callable[..., Any], filled: Home) -> None:
+    """Exit 7, and the command that helps."""
+    code, _, error = genome("ask", "anything")
+    assert code == 7 and "genome worker" in error
+
+
+def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, drop: Callable[..., Path]) -> None:
+    """File, line and reason of each."""
+    from genome import intake
+
+    into = Buffer(filled, "", "general", 1 << 20)
+    drop(b"nope")
+    found = next(intake.drops(filled, NOW, 0))
+    chunk = intake.read_chunk(found, 0, NOW, 0, 1 << 20)
+    assert chunk is not None
+    into.commit(chunk, NOW)
+    assert "drop.jsonl:1: not JSON" in genome("buffer", "rejected")[1]
+    assert batches.queued(filled, "helper", "git") == []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import planner
-from genome import adapters, bases, files, jobs, lora, registry
+from genome import adapters, bases, buffer, files, jobs, lora, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
@@ -42,6 +42,12 @@ def flush(home: Home, config: Config, persona: str, domain: str) -> Batch:
     """Seals what is pending into a batch, whatever the triggers say."""
     batch = planner.form(home, config, check_name(persona, "persona"), check_name(domain, "domain"), "by hand")
     if batch is None:
+        waiting = buffer.pending(home, persona, domain).examples
+        if waiting:
+            raise Conflict(
+                f"{persona}/{domain} has {waiting} examples waiting, too few to learn from and to judge by",
+                f"{planner.fewest(config)} different questions are needed (gate.min_held_out, gate.held_out_fraction)",
+            )
         known = ", ".join("/".join(names) for names in home.domains()) or "none yet"
         raise NotFound(f"{persona}/{domain} has no example waiting", f"Domains with a buffer: {known}")
     return batch
@@ -117,6 +123,7 @@ def _import_id(home: Home, wanted: Import) -> str:
         return str(AdapterId.parse(wanted.adapter_id))
     if not (wanted.persona and wanted.domain):
         raise InvalidInput(
-            "it is not said whose adapter this is", "Give --id helper-ai/typescript-v1.0, or --persona and --domain"
+            "it is not said whose adapter this is",
+            "Give its id, such as helper-ai/typescript-v1.0, or --persona and --domain",
         )
     return str(adapters.next_id(home, check_name(wanted.persona, "persona"), check_name(wanted.domain, "domain")))

@@ -94,10 +94,10 @@ async def judge(
     candidate, incumbent, stack = compared
     settings = config.gate
     held_out = await anyio.to_thread.run_sync(batches.held_out_part, home, batch)
-    findings = [quality.enough_evidence(len(held_out), settings.min_held_out)]
+    asked = contrast_questions(held_out, settings.contrast_answers)
+    findings = [quality.enough_evidence(len(asked), settings.min_held_out)]
     before = after = None
     if findings[0].passed:
-        asked = contrast_questions(held_out, settings.contrast_answers)
         paired = Paired(await _scored(worker, asked, incumbent), await _scored(worker, asked, stack))
         findings.append(quality.learned(paired, settings.confidence))
         before = quality.measures([score.own for score in paired.incumbent])

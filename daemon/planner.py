@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class Planner:
             self.waiting[f"{persona}/{domain}"] = decision.reason
             if decision.due and (batch := form(self.home, self.config, persona, domain, decision.reason)):
                 formed.append(batch)
+            elif decision.due:
+                self.waiting[f"{persona}/{domain}"] += (
+                    f"; but fewer than {fewest(self.config)} questions, too few to judge by"
+                )
             elif decision.look_again is not None:
                 looks.append(decision.look_again)
         return formed, min(looks, default=None)
@@ -67,9 +72,15 @@ class Planner:
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
-    policy = HeldOutPolicy(config.gate.held_out_fraction, config.gate.held_out_examples)
+    gate = config.gate
+    policy = HeldOutPolicy(gate.held_out_fraction, gate.held_out_examples, gate.min_held_out)
     with files.locked(home.lock):
         return batches.form(home, persona, domain, reason, time.time(), policy)
+
+
+def fewest(config: Config) -> int:
+    """Questions a batch needs, so that enough of them can be held out to judge by."""
+    return math.ceil(config.gate.min_held_out / config.gate.held_out_fraction)
 
 
 def unordered(home: Home) -> list[Batch]:

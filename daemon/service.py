@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
 
 T = TypeVar("T")
+STOP_SECONDS = 0.5
+"""For calls such as a watcher's to end."""
 SERVICE = pb.DESCRIPTOR.services_by_name["LearningService"].full_name
 
 STATUS: dict[type[GenomeError], grpc.StatusCode] = {
@@ -49,7 +51,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any
     ) -> AsyncIterator[pb.SubmitSignalsResponse]:
         async for request in request_iterator:
-            yield await self._answer(context, self._submit, request)
+            yield await self._act(context, self._submit, request)
 
     def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
         now, limits = time.time(), self.supervisor.config.intake
@@ -69,7 +71,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return pb.GetStatusResponse(json=json.dumps({**found, "daemon": live(self.supervisor)}))
 
     async def FlushBuffer(self, request: pb.FlushBufferRequest, context: Any) -> pb.FlushBufferResponse:
-        batch = await self._answer(
+        batch = await self._act(
             context, actions.flush, self.home, self.supervisor.config, request.persona, request.domain
         )
         return pb.FlushBufferResponse(batch=batch.id, signals=batch.signals)
@@ -82,13 +84,13 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return pb.ListJobsResponse(jobs=[_job(jobs.summary(directory)) for directory in found])
 
     async def StartJob(self, request: pb.StartJobRequest, context: Any) -> pb.StartJobResponse:
-        started = await self._answer(
+        started = await self._act(
             context, actions.start, self.home, self.supervisor.config, request.persona, request.domain, request.job
         )
         return pb.StartJobResponse(batch=started.batch, job=started.job)
 
     async def StopJob(self, request: pb.StopJobRequest, context: Any) -> pb.StopJobResponse:
-        await self._answer(context, jobs.hold, self.home, request.job)
+        await self._act(context, jobs.hold, self.home, request.job)
         return pb.StopJobResponse()
 
     async def ListPromotions(self, request: pb.ListPromotionsRequest, context: Any) -> pb.ListPromotionsResponse:
@@ -96,19 +98,19 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return pb.ListPromotionsResponse(promotions=[_promotion(promotion) for promotion in found])
 
     async def DeployAdapter(self, request: pb.DeployAdapterRequest, context: Any) -> pb.DeployAdapterResponse:
-        made = await self._answer(context, actions.deploy, self.home, request.adapter_id)
+        made = await self._act(context, actions.deploy, self.home, request.adapter_id)
         return pb.DeployAdapterResponse(promotion=_promotion(made))
 
     async def RollBackAdapter(self, request: pb.RollBackAdapterRequest, context: Any) -> pb.RollBackAdapterResponse:
-        made = await self._answer(context, actions.roll_back, self.home, request.persona, request.adapter_id or None)
+        made = await self._act(context, actions.roll_back, self.home, request.persona, request.adapter_id or None)
         return pb.RollBackAdapterResponse(promotion=_promotion(made))
 
     async def PauseTraining(self, request: pb.PauseTrainingRequest, context: Any) -> pb.PauseTrainingResponse:
-        await self._answer(context, actions.pause, self.home)
+        await self._act(context, actions.pause, self.home)
         return pb.PauseTrainingResponse()
 
     async def ResumeTraining(self, request: pb.ResumeTrainingRequest, context: Any) -> pb.ResumeTrainingResponse:
-        await self._answer(context, actions.resume, self.home)
+        await self._act(context, actions.resume, self.home)
         return pb.ResumeTrainingResponse()
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
@@ -126,6 +128,11 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
             code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
             await context.abort(code, str(error))
             raise
+        return answer
+
+    async def _act(self, context: Any, function: Callable[..., T], *arguments: Any) -> T:
+        """The same for what changes the home: the loops look at once instead of waiting for the file event."""
+        answer = await self._answer(context, function, *arguments)
         for alarm in self.supervisor.alarms.values():
             alarm.ring()
         return answer
@@ -145,22 +152,21 @@ def live(supervisor: Supervisor) -> dict[str, Any]:
 @asynccontextmanager
 async def serving(supervisor: Supervisor) -> AsyncIterator[None]:
     """Opens the door for the length of the block."""
-    listen = supervisor.config.daemon.listen or f"unix:{supervisor.home.daemon_socket}"
-    sockets.prepare(listen)
     server = grpc.aio.server()
     learning_pb2_grpc.add_LearningServiceServicer_to_server(LearningService(supervisor), server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    server.add_insecure_port(listen)
-    await server.start()
-    sockets.restrict(listen)
     await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await server.stop(grace=0.5)
+    with sockets.reserved(supervisor.config.daemon.listen, supervisor.home.daemon_socket) as address:
+        with sockets.private():
+            server.add_insecure_port(address)
+        await server.start()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await server.stop(STOP_SECONDS)
 
 
 def _fields(message: pb.TrainingSignal) -> dict[str, Any]:

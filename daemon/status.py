@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from daemon import worker_client
-from genome import adapters, batches, buffer, jobs, registry, triggers
+from genome import adapters, batches, buffer, jobs, registry, sockets, triggers
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -41,7 +41,7 @@ async def read_live(home: Home, config: Config) -> dict[str, Any]:
 
 
 async def _ask_daemon(home: Home, config: Config) -> dict[str, Any]:
-    listen = config.daemon.listen or f"unix:{home.daemon_socket}"
+    listen = sockets.address(config.daemon.listen, home.daemon_socket)
     async with grpc.aio.insecure_channel(listen) as channel:
         stub = learning_pb2_grpc.LearningServiceStub(channel)
         try:

@@ -178,10 +178,11 @@ def recover(home: Home) -> None:
     """Removes half-made things. All else is repaired by the loops, since they reconcile."""
     for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
         files.make_directory(directory)
-    batches.settle(home)
-    owners = [path for path in home.adapters.iterdir() if path.is_dir()]
-    for directory in (home.active_jobs, home.rejected, *owners, *(owner / "promotions" for owner in owners)):
-        files.remove_unfinished(directory)
+    with files.locked(home.lock):
+        batches.settle(home)
+        for path in home.root.rglob(f"{files.UNFINISHED}*"):
+            if not path.is_relative_to(home.inbox) and path.exists():
+                files.remove(path)
 
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:

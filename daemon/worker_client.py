@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from genome import errors
+from genome import errors, sockets
 from genome.config import Config
 from genome.layout import Home
 from genome.quality import AnswerScore
@@ -52,10 +52,6 @@ class Reply:
     served: pb.Served
     usage: pb.Usage
     finish_reason: int
-
-
-def address(config: Config, home: Home) -> str:
-    return config.worker.listen or f"unix:{home.worker_socket}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ class WorkerClient:
 
 @asynccontextmanager
 async def connect(config: Config, home: Home) -> AsyncIterator[WorkerClient]:
-    target = address(config, home)
+    target = sockets.address(config.worker.listen, home.worker_socket)
     # The default backoff lets minutes pass before a restarted worker is noticed.
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:

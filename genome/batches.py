@@ -48,14 +48,17 @@ class HeldOutPolicy:
     """At most this part of the questions …"""
     examples: int
     """… and at most so many of them."""
+    at_least: int = 0
+    """With fewer to judge by, no batch is formed: its signals wait for company."""
 
 
 def form(home: Home, persona: str, domain: str, reason: str, now: float, policy: HeldOutPolicy) -> Batch | None:
-    """Seals what is pending into a queued batch; None if nothing there teaches. Call under the home's lock."""
+    """Seals what is pending into a queued batch; None if too few there teach. Call under the home's lock."""
     names = tuple(pending_segments(home, persona, domain))
     signals = list(segments.read_all(home.pending(persona, domain) / name for name in names))
     teaching = [signal for signal in signals if signal.teaches]
-    if not teaching:
+    held_out = hold_out(teaching, policy)
+    if not teaching or len(held_out) < policy.at_least:
         return None
     ids = hashlib.sha256("\n".join(signal.id for signal in signals).encode()).hexdigest()
     batch = Batch(
@@ -63,7 +66,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
         persona=persona,
         domain=domain,
         segments=names,
-        held_out=tuple(sorted(hold_out(teaching, policy))),
+        held_out=tuple(sorted(held_out)),
         signals=len(teaching),
         digest=ids,
         reason=reason,
@@ -169,10 +172,8 @@ def set_aside(home: Home, batch: Batch, reason: str) -> None:
 
 
 def settle(home: Home) -> None:
-    """After a crash: removes half-made directories and lets segments follow the batches that own them."""
+    """After a crash: lets segments follow the batches that own them."""
     for persona, domain in home.domains():
-        files.remove_unfinished(home.queued(persona, domain))
-        files.remove_unfinished(home.pending(persona, domain))
         for place in (home.archive(persona, domain), home.set_aside(persona, domain)):
             for batch in _read_all(place):
                 _move(home, batch, place)
@@ -213,12 +214,14 @@ def _read_all(place: Path) -> list[Batch]:
 
 
 def _next_id(home: Home, now: float) -> str:
-    """batch-2026-11-20-001: the day, and a number that no batch of any persona had that day."""
+    """batch-2026-11-20-001: the day, and a number that no batch or job of any persona had that day."""
     day = f"batch-{datetime.fromtimestamp(now, UTC):%Y-%m-%d}"
-    taken = [
-        int(path.name.rpartition("-")[2])
+    batches = [
+        path
         for persona, domain in home.domains()
         for place in (home.queued, home.archive, home.set_aside)
         for path in place(persona, domain).glob(f"{day}-*")
     ]
+    ordered = [path for place in (home.active_jobs, home.completed_jobs) for path in place.glob(f"job{day[5:]}-*")]
+    taken = [int(path.name.rpartition("-")[2]) for path in (*batches, *ordered)]
     return f"{day}-{max(taken, default=0) + 1:03d}"

@@ -7,12 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from genome import bases, files
 from genome.errors import Conflict, InvalidConfig
 from genome.jobs import TrainingSettings
-from genome.layout import Home
+from genome.layout import Home, check_name
 
 
 class Section(BaseModel):
@@ -83,7 +83,7 @@ class Triggers(Section):
     threshold: Threshold | None = Threshold()
 
 
-class Training(TrainingSettings):
+class Training(Section, TrainingSettings):
     """`genome.jobs.TrainingSettings`, and which trainer."""
 
     trainer: str = "auto"
@@ -107,7 +107,7 @@ class Gate(Section):
     held_out_examples: int = Field(150, ge=1)
     """As many of a batch as are kept from training, unless the fraction is fewer."""
     min_held_out: int = Field(8, ge=2)
-    """With fewer there is not enough evidence, and the candidate is refused."""
+    """With fewer there is not enough evidence: no batch is formed, or its candidate is refused."""
     contrast_answers: int = Field(8, ge=1)
     """Answers of other questions each held-out question is scored against."""
     min_retention: float = Field(0.95, gt=0, le=1)
@@ -125,9 +125,7 @@ class Gate(Section):
 class Persona(Section):
     """What differs for one persona."""
 
-    base_scale: float = Field(1.0, ge=0)
-    """Scale of its adapters in a stack."""
-    triggers: Triggers | None = None
+    triggers: Triggers = Triggers()
 
 
 class Config(Section):
@@ -142,7 +140,12 @@ class Config(Section):
     personas: dict[str, Persona] = {}
 
     def triggers_for(self, persona: str) -> Triggers:
-        return (self.personas.get(persona) or Persona()).triggers or self.triggers
+        return self.personas[persona].triggers if persona in self.personas else self.triggers
+
+    @field_validator("personas")
+    @classmethod
+    def _named(cls, personas: dict[str, Persona]) -> dict[str, Persona]:
+        return {check_name(name, "persona"): settings for name, settings in personas.items()}
 
 
 def load(home: Home) -> Config:

@@ -1,6 +1,6 @@
 """What can go wrong, in the words a user reads: what happened, to what, and what to try.
 
-The two edges translate by class: `daemon.cli` into exit codes, the gRPC services into status codes.
+The edges translate by class: processes into the exit codes below, the gRPC services into status codes.
 """
 
 from __future__ import annotations
@@ -48,3 +48,19 @@ class Unavailable(GenomeError):
 
 class Damaged(GenomeError):
     """A file of ours cannot be read any more; it has been moved aside."""
+
+
+EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+EXIT_CODES: dict[type[GenomeError], int] = {
+    InvalidInput: 3,
+    NotFound: 4,
+    Conflict: 5,
+    Busy: 6,
+    Unavailable: 7,
+    Damaged: 8,
+}
+
+
+def exit_code(error: GenomeError) -> int:
+    """Of a process that ends with ``error``."""
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), EXIT_UNEXPECTED)

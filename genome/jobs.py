@@ -8,7 +8,8 @@
                  result.json    the candidate's id, or why there is none
                  verdict.json   the gate's judgement of the candidate
 
-The whole directory moves to completed/ when its batch is archived or set aside. A job's state is read from these files.
+The whole directory moves to completed/ when its batch is archived or set aside, or when the training failed for good.
+A job's state is read from these files.
 """
 
 from __future__ import annotations

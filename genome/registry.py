@@ -141,7 +141,9 @@ def _put(home: Home, adapter_id: str, now: float, kind: Kind, reason: str, job: 
     manifest = adapters.manifest(home, adapter_id)
     persona = AdapterId.parse(adapter_id).persona
     if persona == "shared":
-        raise Conflict(f"{adapter_id} is shared", "Name it in the stack of a persona; by itself it serves nobody")
+        raise Conflict(
+            f"{adapter_id} is shared", "By itself it serves nobody; stacking shared adapters is not built yet"
+        )
     before = current(home, persona)
     stack = with_adapter(before.stack if before else (), StackEntry(adapter=adapter_id, digest=manifest.digest))
     return _append(home, before, Promotion(

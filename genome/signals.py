@@ -13,15 +13,18 @@ from typing import Any, Literal
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticSerializationError
 
 from genome.errors import InvalidInput
 from genome.layout import check_name
 
 Source = Literal["human", "ai", "automated"]
-WEIGHTS: dict[Source, float] = {"human": 1.0, "ai": 0.5, "automated": 0.25}
+WEIGHTS: dict[str, float] = {"human": 1.0, "ai": 0.5, "automated": 0.25}
 """Gold, silver and bronze: what a signal weighs where it does not say."""
 
 MAX_WEIGHT = 1000.0
+MAX_CONTEXT_DEPTH = 32
+"""Far below what JSON readers and writers stand."""
 TURN_ROLES = ("system", "user", "assistant")
 
 
@@ -133,14 +136,16 @@ def from_object(value: dict[str, Any], defaults: Defaults) -> Signal:
         raise InvalidInput(
             "no personaId; name one, drop the file in inbox/<persona>/<domain>/, or set intake.default_persona"
         )
-    fields.setdefault("weight", WEIGHTS.get(fields.get("source", "human"), 1.0))
+    fields.setdefault("weight", WEIGHTS.get(str(fields.get("source", "human")), 1.0))
+    _check_depth(fields.get("context"))
     try:
         signal = Signal.model_validate(fields)
         _check_type(signal)
+        signal.model_dump_json()  # what cannot be written must not be accepted
         return signal if signal.id else signal.model_copy(update={"id": content_id(signal)})
     except ValidationError as error:
         raise InvalidInput("; ".join(_complaint(item) for item in error.errors())) from None
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, PydanticSerializationError):
         raise InvalidInput("holds half of a surrogate pair, which is no text") from None
 
 
@@ -219,6 +224,14 @@ def _check_type(signal: Signal) -> None:
         raise InvalidInput(f"a {signal.type} needs a correctOutput that is not empty")
     if signal.type == "mistake" and signal.wrong_output is None and signal.correct_output is None:
         raise InvalidInput("a mistake needs a wrongOutput or a correctOutput")
+
+
+def _check_depth(value: Any, left: int = MAX_CONTEXT_DEPTH) -> None:
+    if left < 0:
+        raise InvalidInput(f"context is nested deeper than {MAX_CONTEXT_DEPTH} levels")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _check_depth(item, left - 1)
 
 
 def _snake(key: str) -> str:

@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+# Waited for below, not reacted to; blocked before numpy starts threads of its own, which inherit it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
-from genome import lora
-from genome.jobs import EXIT_STOPPED
-from genome.lora import Factors, Lora, Tensor
+import numpy as np  # noqa: E402
+
+from genome import lora  # noqa: E402
+from genome.jobs import EXIT_STOPPED  # noqa: E402
+from genome.lora import Factors, Lora, Tensor  # noqa: E402
 
 
 def say(event: str, **facts: Any) -> None:
@@ -36,7 +39,6 @@ def write_adapter(directory: Path) -> None:
 
 def main() -> int:
     mode, job, checkpoints = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # waited for below, not reacted to
     say("progress", step=1, steps=2, loss=1.5)
     if mode == "waits":
         (checkpoints / "pid").write_text(str(os.getpid()))

@@ -141,7 +141,9 @@ def test_an_adapter_from_elsewhere_can_be_deployed(circle: tuple[dict[str, Any],
     verb = ("adapter", "deploy", "--path", str(elsewhere), "--persona", "homebody", "--domain", "house", "--json")
     made = last_object(genome(*verb, home=home.root))
     assert made["stack"][0]["adapter"] == "homebody/house-v1.1"
-    assert adapters.manifest(home, "homebody/house-v1.1").digest == adapters.manifest(home, "homebody/house-v1.0").digest
+    assert (
+        adapters.manifest(home, "homebody/house-v1.1").digest == adapters.manifest(home, "homebody/house-v1.0").digest
+    )
 
 
 def test_shuffled_answers_are_refused(tmp_path: Path) -> None:

@@ -11,18 +11,7 @@ import sys
 import typer
 
 from daemon.cli import adapters, buffer, continuous, serving, training
-from genome import errors
-from genome.errors import GenomeError
-
-EXIT_CODES: dict[type[GenomeError], int] = {
-    errors.InvalidInput: 3,
-    errors.NotFound: 4,
-    errors.Conflict: 5,
-    errors.Busy: 6,
-    errors.Unavailable: 7,
-    errors.Damaged: 8,
-}
-EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
 
@@ -44,6 +33,6 @@ def main() -> None:
         app()
     except GenomeError as error:
         print(f"genome: {error}", file=sys.stderr)
-        sys.exit(next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), EXIT_UNEXPECTED))
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -44,9 +44,8 @@ def run(home: HomeOption = None) -> None:
 
     from daemon import host, pair
 
-    at, _ = options.opened(home)
     host.configure_logging()
-    anyio.run(pair.run, at)
+    anyio.run(pair.run, *options.opened(home))
 
 
 def daemon(home: HomeOption = None, verbose: Annotated[bool, typer.Option("--verbose")] = False) -> None:

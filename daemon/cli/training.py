@@ -79,7 +79,8 @@ def status(
         return options.answer(found, True, "")
     options.table(
         ["job", "persona", "domain", "trainer", "state", "step", "loss", "adapter", "reason"],
-        [[row["job"], row["persona"], row["domain"], row["trainer"], row["state"], f"{row['step']}/{row['steps'] or '?'}",
+        [[row["job"], row["persona"], row["domain"], row["trainer"], row["state"],
+          f"{row['step']}/{row['steps'] or '?'}",
           f"{row['loss']:.3f}" if row["loss"] is not None else "", row["adapter"], row["reason"]] for row in found],
     )  # fmt: skip
     return None

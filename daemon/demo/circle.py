@@ -26,7 +26,7 @@ from daemon.demo.traffic import Traffic
 from daemon.evaluation import Target
 from daemon.events import Announcer
 from daemon.worker_client import Question, Reply, WorkerClient
-from genome import bases, config, jobs, quality, registry
+from genome import bases, config, jobs, quality, registry, sockets
 from genome.config import Config
 from genome.errors import Conflict
 from genome.layout import Home
@@ -208,7 +208,7 @@ def _drop(home: Home, data: bytes) -> float:
 @asynccontextmanager
 async def _daemon_events(home: Home, settled: Config) -> AsyncIterator[AsyncIterator[learning_pb2.Event]]:
     """What the daemon tells, from now on."""
-    listen = settled.daemon.listen or f"unix:{home.daemon_socket}"
+    listen = sockets.address(settled.daemon.listen, home.daemon_socket)
     async with grpc.aio.insecure_channel(listen) as channel:
         stub = learning_pb2_grpc.LearningServiceStub(channel)
         call = stub.WatchEvents(learning_pb2.WatchEventsRequest(), wait_for_ready=True)

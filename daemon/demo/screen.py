@@ -98,9 +98,10 @@ class Screen:
 
     def end(self, report: dict[str, Any], good: bool) -> None:
         self.console.print(
-            f"Everything lies in {escape(report['home'])}: corrections.jsonl, adapters/, training-jobs/, logs/"
+            f"Everything lies in {escape(report['home'])}: corrections.jsonl, adapters/, training-jobs/, logs/",
+            soft_wrap=True,
         )
-        self.console.print(_last_line(report, good))
+        self.console.print(_last_line(report, good), soft_wrap=True)
         if self.as_json:
             print(json.dumps(report, ensure_ascii=False))
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from daemon import cli
 from genome import batches, buffer, config, jobs
 from genome.buffer import Buffer
-from genome.errors import GenomeError
+from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
 from genome.layout import Home
 
 
@@ -36,9 +36,9 @@ def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 @pytest.fixture
 def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
-    """A home with ten signals waiting."""
+    """A home with thirty signals waiting."""
     config.init(home, str(shipped_base))
-    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(10)], time.time())
+    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(30)], time.time())
     return home
 
 
@@ -61,7 +61,7 @@ def test_every_error_has_an_exit_code() -> None:
     """No expected error ends as an unexpected one."""
     leaves = {kind for parent in GenomeError.__subclasses__() for kind in (parent, *parent.__subclasses__())}
     domain = {kind for kind in leaves if kind.__module__ == "genome.errors"}
-    assert all(any(parent in cli.EXIT_CODES for parent in kind.__mro__) for kind in domain)
+    assert domain and all(exit_code(kind("x")) != EXIT_UNEXPECTED for kind in domain)
 
 
 def test_init_makes_a_home_to_drop_into(genome: Callable[..., Any], home: Home, shipped_base: Path) -> None:
@@ -92,17 +92,28 @@ def test_status_works_with_everything_down(genome: Callable[..., Any], filled: H
     """It reads the disk, and says that neither process answers."""
     code, out, _ = genome("status", "--json")
     found = json.loads(out)
-    assert code == 0 and found["buffer"]["domains"][0]["pending"] == 10
+    assert code == 0 and found["buffer"]["domains"][0]["pending"] == 30
     assert found["worker"]["answers"] is False and found["daemon"]["answers"] is False
-    assert "10 pending" in genome("status")[1]
+    assert "30 pending" in genome("status")[1]
 
 
 def test_flush_seals_what_waits(genome: Callable[..., Any], filled: Home) -> None:
     """A batch with its held-out part; a second flush finds nothing."""
     code, out, _ = genome("buffer", "flush", "--persona", "helper", "--domain", "git", "--json")
-    assert code == 0 and json.loads(out)["signals"] == 10
+    assert code == 0 and json.loads(out)["signals"] == 30
     assert buffer.pending(filled, "helper", "git").examples == 0
     assert genome("buffer", "flush", "--persona", "helper", "--domain", "git")[0] == 4
+
+
+def test_too_few_to_judge_by_are_not_sealed(
+    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Any
+) -> None:
+    """A batch that no gate could judge would be lost on training: its signals wait for more."""
+    config.init(home, str(shipped_base))
+    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(5)], time.time())
+    code, _, error = genome("buffer", "flush", "--persona", "helper", "--domain", "git")
+    assert code == 5 and "27 different questions" in error
+    assert buffer.pending(home, "helper", "git").examples == 5
 
 
 def test_a_prepared_job_is_held_until_it_is_started(genome: Callable[..., Any], filled: Home) -> None:
@@ -111,7 +122,7 @@ def test_a_prepared_job_is_held_until_it_is_started(genome: Callable[..., Any], 
     filled.config.write_text(f"{text}\n[gate]\nanchors = 0\n\n[training]\ntrainer = 'torch'\n")
     made = json.loads(genome("training", "prepare", "--persona", "helper", "--domain", "git", "--json")[1])
     assert jobs.find(filled, made["job"]).state() == "held"
-    assert len(jobs.read_examples(Path(made["path"]) / "train.jsonl")) == 7
+    assert len(jobs.read_examples(Path(made["path"]) / "train.jsonl")) == 21
     for verb, state in ((("start", "--job"), "waiting"), (("stop",), "held"), (("start", "--job"), "waiting")):
         assert genome("training", *verb, made["job"])[0] == 0
         assert jobs.find(filled, made["job"]).state() == state
@@ -122,7 +133,7 @@ def test_pausing_is_a_fact_on_disk(genome: Callable[..., Any], filled: Home) -> 
     """continuous stop and start work with the daemon down, and status shows what is waited for."""
     assert genome("continuous", "stop")[0] == 0 and filled.paused.exists()
     found = json.loads(genome("continuous", "status", "--json")[1])
-    assert found["training"] == "paused" and "10 of 500" in found["waiting"]["helper/git"]
+    assert found["training"] == "paused" and "30 of 500" in found["waiting"]["helper/git"]
     assert genome("continuous", "start")[0] == 0 and not filled.paused.exists()
 
 

@@ -119,17 +119,17 @@ def test_every_field_crosses_the_wire(start: Callable[[], Daemon], home: Home) -
 
 def test_a_worker_that_is_down_is_said_and_waited_for(start: Callable[[], Daemon], home: Home) -> None:
     """What needs it is tried again with growing patience, and status says so; intake goes on."""
-    text = home.config.read_text() + "\n[triggers.threshold]\nmin_examples = 2\n"
+    text = home.config.read_text() + "\n[triggers.threshold]\nmin_examples = 30\n"
     home.config.write_text(text)
     daemon = start()
     events = daemon.events()
-    daemon.submit(line(0), line(1))
+    daemon.submit(*(line(i) for i in range(30)))
     told = wait_for(events, "loop_failed", loop="planner")
     assert "genome worker" in told["error"]
     status = daemon.status()
     assert status["daemon"]["trouble"]["planner"]["failures"] >= 1
-    assert status["buffer"]["domains"][0]["queued"] == 2
-    assert daemon.submit(line(2)).accepted == 1
+    assert status["buffer"]["domains"][0]["queued"] == 30
+    assert daemon.submit(line(99)).accepted == 1
 
 
 def test_killed_anywhere_it_goes_on(start: Callable[[], Daemon], home: Home, drop: Drop, correction: Drop) -> None:

@@ -17,7 +17,9 @@ def test_a_new_home_spells_out_every_default(home: Home, shipped_base: Path) -> 
     """Uncommenting the whole template changes nothing."""
     config.init(home, str(shipped_base))
     text = "\n".join(line.removeprefix("# ") for line in home.config.read_text().splitlines()[1:])
-    assert Config.model_validate(tomllib.loads(text)) == config.load(home) == Config(base=str(shipped_base))
+    spelled_out = tomllib.loads(text)
+    assert Config.model_validate(spelled_out) == config.load(home) == Config(base=str(shipped_base))
+    assert spelled_out.keys() == Config.model_fields.keys() - {"personas"}
 
 
 def test_a_home_is_made_once(home: Home, shipped_base: Path) -> None:

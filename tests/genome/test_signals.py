@@ -103,6 +103,16 @@ def test_a_thumbs_down_is_evidence() -> None:
         (b'{"messages":[{"role":"user","content":"q"}]}', "assistant"),
         (b'{"prompt":"q","completion":"a","label":"yes"}', "label"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"type":"correction","input":"q","correctOutput":"a","source":["human"]}', "source"),
+        (b'{"type":"correction","input":"q","correctOutput":"a","session":"\\udc00"}', "session|surrogate"),
+        (
+            b'{"id":"i","type":"correction","input":"q","correctOutput":"a","context":{"k":"\\udc00"}}',
+            "surrogate|context",
+        ),
+        (
+            b'{"type":"correction","input":"q","correctOutput":"a","context":' + b'{"k":' * 40 + b"1" + b"}" * 41,
+            "deeper than 32",
+        ),
     ],
 )
 def test_a_bad_line_says_why(line: bytes, reason: str) -> None:

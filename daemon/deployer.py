@@ -38,16 +38,15 @@ class Deployer:
         return None
 
     async def _deploy(self, promotion: Promotion) -> None:
-        wanted = registry.routes(promotion)
+        desired = registry.routes(promotion)
         present = await self.worker.routes()
         have = {route.name: route for route in present.routes}
-        # A domain that left the stack keeps no route of its own: it falls back to the persona's.
-        stale = {name: () for name in have if name.startswith(f"{promotion.persona}/") and name not in wanted}
-        desired: dict[str, Stack] = {**wanted, **stale}
+        # A domain that left the stack falls back to its persona's route.
+        stale = {name for name in have if name.startswith(f"{promotion.persona}/") and name not in desired}
         loaded = {info.id: info.digest for info in await self.worker.adapters()}
         missing = [entry for entry in promotion.stack if loaded.get(entry.adapter) != entry.digest]
-        changed = {name: stack for name, stack in desired.items() if not _serves(have.get(name), stack)}
-        if not missing and not changed:
+        served = all(_serves(have.get(name), stack) for name, stack in desired.items())
+        if served and not missing and not stale:
             self.deployed[promotion.persona] = promotion.number
             return
         load_ms = 0.0
@@ -55,7 +54,7 @@ class Deployer:
             answer = await self.worker.load(self.home.adapter(entry.adapter), entry.adapter, entry.digest)
             load_ms += answer.load_ms
         asked = time.perf_counter()
-        answer = await self.worker.set_routes(desired, present.generation)
+        answer = await self.worker.set_routes(desired, stale, present.generation)
         swap_ms = (time.perf_counter() - asked) * 1000  # as the caller sees it; the assignment alone takes microseconds
         self.deployed[promotion.persona] = promotion.number
         self.announcer.tell(

@@ -102,11 +102,15 @@ class WorkerClient:
         with self._translated():
             return await self.stub.ListRoutes(pb.ListRoutesRequest(), timeout=CALL_TIMEOUT_SECONDS)
 
-    async def set_routes(self, routes: dict[str, Stack], expected_generation: int) -> pb.SetRouteResponse:
+    async def set_routes(
+        self, routes: dict[str, Stack], removed: Iterable[str], expected_generation: int
+    ) -> pb.SetRouteResponse:
+        """All of it in one assignment, if the routing table still is of that generation."""
         wanted = [
             pb.Route(name=name, variants=[pb.Route.Variant(stack=to_proto(stack), weight=1.0)])
             for name, stack in sorted(routes.items())
         ]
+        wanted += [pb.Route(name=name) for name in sorted(removed)]
         request = pb.SetRouteRequest(routes=wanted, expected_generation=expected_generation)
         with self._translated():
             return await self.stub.SetRoute(request, timeout=CALL_TIMEOUT_SECONDS)

@@ -1,0 +1,14 @@
+"""The torch engine: transformers' own modules, unmodified, batched and with adapters.
+
+text       tokens and chat template
+slots      adapters in the linear layers
+rows       key/value rows behind the library's cache classes (the only file that touches them)
+batched    rows of different lengths in one forward
+solo       one row at a time through the library's own cache, for architectures that do not batch
+selfcheck  which of the two it is
+model      `TorchEngine`, which ties them together
+"""
+
+from inference_worker.engine_torch.model import load
+
+__all__ = ["load"]

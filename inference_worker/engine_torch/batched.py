@@ -1,0 +1,101 @@
+"""Rows of different lengths and adapters in one forward, over unmodified modules of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from inference_worker.engine import Likelihood, Question, Terms
+from inference_worker.engine_torch.masks import Masks
+from inference_worker.engine_torch.packing import PADDING, PROMPT, likelihoods, pack, padded
+from inference_worker.engine_torch.rows import RowCache
+from inference_worker.engine_torch.slots import Slots
+
+
+@dataclass(eq=False)
+class BatchedRow:
+    """A sequence in progress: a row of the cache."""
+
+    terms: Terms
+    index: int
+    length: int = 0
+    damaged: bool = False
+
+
+class BatchedDecoder:
+    """Computes many rows at once. Rows in use are always the first of the cache, so that all of them are one view."""
+
+    def __init__(self, model: Any, slots: Slots) -> None:
+        self._model = model
+        self._slots = slots
+        config = model.config.get_text_config()
+        self._masks = Masks(config, model.dtype)
+        self._cache = RowCache(config.num_hidden_layers, model.device)
+        self._rows: list[BatchedRow] = []
+        self._columns = torch.arange(1, device=model.device)
+
+    def open(self, terms: Terms) -> BatchedRow:
+        row = BatchedRow(terms, len(self._rows))
+        self._rows.append(row)
+        return row
+
+    def close(self, row: BatchedRow) -> None:
+        if row.damaged:
+            self._cache.clear(row.index)
+        last = self._rows.pop()
+        if last is not row:
+            if last.length:
+                self._cache.move(last.index, row.index, last.length)
+            last.index = row.index
+            self._rows[row.index] = last
+        if not self._rows:
+            self._slots.apply(())
+
+    def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
+        """Logits [n, vocabulary] after each row's last new token."""
+        order = sorted(range(len(work)), key=lambda item: work[item][0].index)
+        rows = [work[item][0] for item in order]
+        tokens = [work[item][1] for item in order]
+        counts = [len(new) for new in tokens]
+        positions = self._cache.prepare([row.index for row in rows], [row.length for row in rows], counts)
+        if len(self._columns) < self._cache.length:
+            self._columns = torch.arange(2 * self._cache.length, device=positions.device)
+        self._slots.apply([row.terms for row in rows])
+        logits: torch.Tensor = self._model(
+            input_ids=torch.tensor(padded(tokens), device=positions.device),
+            position_ids=positions,
+            attention_mask=self._masks.build(positions, self._columns[None, : self._cache.length]),
+            past_key_values=self._cache.library_cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        for row, count in zip(rows, counts, strict=True):
+            row.length += count
+        if order == list(range(len(work))):
+            return logits
+        return logits[sorted(range(len(work)), key=order.__getitem__)]
+
+    def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
+        """Each question in one row: the prompt, and behind it all continuations, each seeing the prompt and itself."""
+        packed = [pack(question) for question in questions]
+        device = self._model.device
+        ids, positions, branches = (
+            torch.tensor(padded([getattr(row, name) for row in packed], empty), device=device)
+            for name, empty in (("ids", 0), ("positions", 0), ("branches", PADDING))
+        )
+        branch, other = branches.unsqueeze(2), branches.unsqueeze(1)
+        self._slots.apply([question.terms for question in questions])
+        kept = max(len(row.ids) - row.prompt + 1 for row in packed)
+        logits = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=self._masks.build(positions, positions, (other == PROMPT) | (other == branch)),
+            use_cache=False,
+            logits_to_keep=kept,
+        ).logits
+        if not self._rows:
+            self._slots.apply(())
+        return [likelihoods(row, logits[index]) for index, row in enumerate(packed)]

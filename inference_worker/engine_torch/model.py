@@ -1,0 +1,134 @@
+"""`TorchEngine`: a transformers model as the worker's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as library_logging
+
+from genome.config import Worker
+from genome.errors import InvalidConfig
+from genome.lora import Lora
+from inference_worker.engine import Facts, Likelihood, Question, Row, Terms
+from inference_worker.engine_torch.batched import BatchedDecoder
+from inference_worker.engine_torch.selfcheck import Decoder, disagreement
+from inference_worker.engine_torch.slots import LoraWeights, Slots
+from inference_worker.engine_torch.solo import SoloDecoder
+from inference_worker.engine_torch.text import TemplateTokenizer
+
+log = structlog.get_logger()
+
+LONGEST_CONTEXT = 4096
+"""Tokens, where the config sets none: more memory than that is given on request only."""
+
+
+class TorchLogits:
+    """`inference_worker.engine.Logits` over one tensor [rows, vocabulary]."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self._logits = logits
+        largest, tokens = logits.max(dim=1)  # not a number if any is
+        self.finite: list[bool] = torch.isfinite(largest).tolist()
+        self.greedy: list[int] = tokens.tolist()
+
+    def row(self, index: int) -> np.ndarray:
+        return self._logits[index].float().cpu().numpy()
+
+
+class TorchEngine:
+    """One base model with its adapters' places and its rows."""
+
+    def __init__(self, model: Any, tokenizer: TemplateTokenizer, context_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self._slots = Slots(model)
+        self._decoder, notes = _decoder(model, self._slots, context_tokens)
+        self.facts = Facts(
+            name="torch",
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            context_tokens=context_tokens,
+            vocabulary=model.get_input_embeddings().num_embeddings,
+            batched=not notes,
+            notes=notes,
+        )
+
+    def load(self, lora: Lora) -> LoraWeights:
+        return self._slots.load(lora)
+
+    def forget(self) -> None:
+        self._slots.forget()
+
+    def open(self, terms: Terms) -> Row:
+        row: Row = self._decoder.open(terms)
+        return row
+
+    @torch.inference_mode()
+    def close(self, row: Row) -> None:
+        self._decoder.close(row)
+
+    @torch.inference_mode()
+    def forward(self, work: Sequence[tuple[Any, Sequence[int]]]) -> TorchLogits:
+        logits = TorchLogits(self._decoder.forward(work))
+        for (row, _), finite in zip(work, logits.finite, strict=True):
+            row.damaged = row.damaged or not finite
+        return logits
+
+    @torch.inference_mode()
+    def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
+        answers: list[list[Likelihood]] = self._decoder.score(questions)
+        return answers
+
+
+def load(base: Path, settings: Worker) -> TorchEngine:
+    """Loads a Hugging Face causal language model. Raises InvalidConfig if it is none, or the device is not there."""
+    torch.set_num_threads(settings.threads)
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()
+    device = _device(settings.device)
+    dtype = settings.dtype if settings.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        )
+        ends = model.generation_config.eos_token_id
+        tokenizer = TemplateTokenizer(base, ends if isinstance(ends, list) else [ends] if ends is not None else [])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InvalidConfig(f"{base} cannot be loaded as a language model: {str(error).splitlines()[0]}") from error
+    model = model.to(device).eval().requires_grad_(False)
+    made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
+    context = min(made_for, settings.context_tokens or LONGEST_CONTEXT)
+    return TorchEngine(model, tokenizer, context)
+
+
+@torch.inference_mode()
+def _decoder(model: Any, slots: Slots, context_tokens: int) -> tuple[Any, str]:
+    """The fastest way of decoding that agrees with generate, and what there is to say about it."""
+    complaint = ""
+    try:
+        batched: Decoder = BatchedDecoder(model, slots)
+        complaint = disagreement(batched, model, context_tokens)
+        if not complaint:
+            return BatchedDecoder(model, slots), ""
+    except InvalidConfig as error:
+        complaint = str(error)
+    log.warning("rows are computed one at a time", reason=complaint)
+    notes = f"rows are computed one at a time: {complaint}"
+    if complaint := disagreement(SoloDecoder(model, slots), model, context_tokens):
+        raise InvalidConfig(f"this base does not decode as its library's generate does: {complaint}")
+    return SoloDecoder(model, slots), notes
+
+
+def _device(wanted: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(wanted.partition(":")[0]):
+        raise InvalidConfig(f"worker.device = {wanted!r} is not there", "Use auto, cpu, cuda or mps")
+    return wanted

@@ -1,0 +1,75 @@
+"""Choosing a token from logits, and what a request may say about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from genome.errors import InvalidInput
+
+LONGEST_STOP_STRING = 256
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a reply is decoded."""
+
+    temperature: float = 0.0
+    """0: the likeliest token."""
+    top_p: float = 1.0
+    """Smallest set of tokens with at least this probability; 1: all."""
+    top_k: int = 0
+    """So many likeliest tokens; 0: all."""
+    seed: int | None = None
+    max_tokens: int = 0
+    """0: the worker's default."""
+    stop: tuple[str, ...] = ()
+    """The reply ends before the first of these."""
+    keep_special_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InvalidInput(f"a temperature of {self.temperature}", "Give 0 for greedy decoding, or more")
+        if not 0 < self.top_p <= 1:
+            raise InvalidInput(f"a top_p of {self.top_p}", "Give a number above 0 and at most 1")
+        if self.top_k < 0 or self.max_tokens < 0:
+            raise InvalidInput("top_k and max_tokens cannot be negative", "Leave them out for the default")
+        if any(not stop or len(stop) > LONGEST_STOP_STRING for stop in self.stop):
+            raise InvalidInput(f"a stop string has 1 to {LONGEST_STOP_STRING} characters", "Leave out the others")
+
+
+class Sampler:
+    """Chooses the tokens of one reply. The same seed chooses the same tokens, whatever else is in the batch."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._random = np.random.Generator(np.random.PCG64(sampling.seed))
+
+    @property
+    def greedy(self) -> bool:
+        return self._sampling.temperature == 0
+
+    def choose(self, logits: np.ndarray) -> int:
+        """One token, from logits [vocabulary]."""
+        shares = np.exp((logits.astype(np.float64) - logits.max()) / self._sampling.temperature)
+        tokens = self._likeliest(shares)
+        cumulative = shares[tokens].cumsum()
+        draw = self._random.random() * cumulative[-1]
+        return int(tokens[np.searchsorted(cumulative, draw, side="right")])
+
+    def _likeliest(self, shares: np.ndarray) -> np.ndarray:
+        """The tokens that top_k and top_p leave, from shares [vocabulary] of any sum."""
+        top_k, top_p = self._sampling.top_k, self._sampling.top_p
+        tokens = np.arange(len(shares))
+        if 0 < top_k < len(tokens):
+            tokens = np.sort(np.argpartition(shares, -top_k)[-top_k:])
+        if top_p < 1:
+            kept = shares[tokens]
+            # All below this share together are less than 1 - top_p, so none of them is needed: sorting few is fast.
+            tokens = tokens[kept >= kept.sum() * (1 - top_p) / len(kept)]
+            tokens = tokens[np.argsort(-shares[tokens], kind="stable")]
+            enough = np.searchsorted(shares[tokens].cumsum(), top_p * kept.sum())
+            tokens = tokens[: int(enough) + 1]
+        return tokens

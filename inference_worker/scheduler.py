@@ -1,0 +1,233 @@
+"""Continuous batching: which rows the next forward advances. The only caller of an engine's rows, in one thread.
+
+A step is, in this order: one chunk of an interactive prompt, one token for every row that decodes, and one forward of
+other work (a scoring batch, or a chunk of a background prompt). So background work never delays an interactive token
+by more than one forward. Interactive requests take a background row's place when all are taken; that request starts
+again later from the tokens it has.
+
+Other threads only submit and cancel. What a step brings forth is handed to ``publish`` once, at its end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from genome.errors import Busy, GenomeError, Unavailable
+from inference_worker.engine import Engine, Logits, Question
+from inference_worker.requests import EngineFailure, Event, Failed, Finish, Generation, Request, Scoring, Token
+
+log = structlog.get_logger()
+
+PROMPT_CHUNK = 512
+"""Tokens of prompts a forward computes, padding included."""
+SCORE_CHUNK = 1024
+"""Tokens of scoring a forward computes, more only if one question is larger."""
+
+
+class Scheduler:
+    """Runs requests on an engine, up to ``max_rows`` replies at a time; up to ``max_queue`` requests wait."""
+
+    def __init__(
+        self, engine: Engine, max_rows: int, max_queue: int, publish: Callable[[list[tuple[Request, Event]]], None]
+    ) -> None:
+        self._engine = engine
+        self._max_rows = max_rows
+        self._max_queue = max_queue
+        self._publish = publish
+        self._wake = threading.Condition()
+        self._waiting: deque[Generation] = deque()
+        self._scoring: deque[Scoring] = deque()
+        self._rows: list[Generation] = []
+        self._events: list[tuple[Request, Event]] = []
+        self._stopped = False
+        self.died = False
+        """The step thread ended by an error nobody expected."""
+        self._busy_since: float | None = None
+
+    # From any thread
+
+    def submit(self, request: Request) -> None:
+        """Queues a request, or raises Busy when too many wait."""
+        with self._wake:
+            if self._stopped:
+                raise Unavailable("the worker is shutting down", "Try again in some seconds")
+            waiting = len(self._waiting) + len(self._scoring)
+            if waiting >= self._max_queue:
+                raise Busy(f"{waiting} requests wait already", "Try again in a second")
+            if isinstance(request, Scoring):
+                self._scoring.append(request)
+            else:
+                self._waiting.append(request)
+            self._wake.notify()
+
+    def cancel(self, request: Request) -> None:
+        """Nothing more is computed for ``request`` after the step at hand; nothing more is delivered."""
+        request.cancelled = True
+        with self._wake:
+            for queue in (self._waiting, self._scoring):
+                if request in queue:
+                    queue.remove(request)  # type: ignore[arg-type]
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Ends `run` after the step at hand; what waits or runs is failed."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+
+    def stalled_seconds(self) -> float:
+        """How long the step at hand has taken; 0 between steps."""
+        since = self._busy_since
+        return time.monotonic() - since if since is not None else 0.0
+
+    # In the step thread
+
+    def run(self) -> None:
+        """Steps while there is work, waits while there is none, until `stop`; then fails what is left."""
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stopped or self._rows or self._waiting or self._scoring)
+                    if self._stopped:
+                        break
+                self.step()
+        finally:
+            self.stop()
+            error = Unavailable("the worker shut down before the answer was complete", "Ask again")
+            for requests in (self._rows, self._waiting, self._scoring):
+                self._events += [(request, Failed(error)) for request in requests]
+            self._flush()
+
+    def step(self) -> None:
+        """One round of forwards."""
+        self._busy_since = time.monotonic()
+        self._free(row for row in self._rows if row.cancelled)
+        self._admit()
+        interactive = [row for row in self._rows if row.remaining > 1 and not row.background]
+        background = [row for row in self._rows if row.remaining > 1 and row.background]
+        decoding = [row for row in self._rows if row.remaining == 1]
+        if interactive:
+            self._advance(self._chunks(interactive))
+        if decoding:
+            self._advance([(row, 1) for row in decoding])
+        if not self._score() and background:
+            self._advance(self._chunks(background))
+        self._flush()
+        self._busy_since = None
+
+    def _admit(self) -> None:
+        """Gives free rows to who waits, interactive requests first, and background rows to interactive requests."""
+        with self._wake:
+            waiting = sorted(self._waiting, key=lambda request: request.background)  # stable: oldest first
+            for request in waiting:
+                if len(self._rows) >= self._max_rows:
+                    victim = next((row for row in reversed(self._rows) if row.background), None)
+                    if request.background or victim is None:
+                        break
+                    self._free([victim])
+                    self._waiting.appendleft(victim)
+                self._waiting.remove(request)
+                request.row = self._engine.open(request.terms)
+                self._rows.append(request)
+
+    def _advance(self, work: list[tuple[Generation, int]]) -> None:
+        """One forward over so many tokens of each request, and a new token for those whose prompt is through."""
+        requests = [request for request, _ in work]
+        try:
+            logits = self._engine.forward([(request.row, request.next_tokens(count)) for request, count in work])  # type: ignore[misc]
+        except Exception as error:
+            log.exception("a forward failed", rows=len(work))
+            self._fail(requests, EngineFailure(f"the engine failed: {error}", "The worker's log says more"))
+            return
+        for index, request in enumerate(requests):
+            if not logits.finite[index]:
+                self._fail([request], EngineFailure("the model's output is not finite", "An adapter may be damaged"))
+            elif request.remaining == 0:
+                self._write(request, logits, index)
+
+    def _write(self, request: Generation, logits: Logits, index: int) -> None:
+        sampler = request.sampler
+        token = logits.greedy[index] if sampler.greedy else sampler.choose(logits.row(index))
+        request.written.append(token)
+        finish: Finish | None = None
+        if token in request.end_tokens:
+            finish = "stop"
+        elif len(request.written) >= request.max_tokens:
+            finish = "length"
+        self._events.append((request, Token(token, finish)))
+        if finish:
+            self._free([request])
+
+    def _chunks(self, requests: list[Generation]) -> list[tuple[Generation, int]]:
+        """As many prompts, oldest first, as fit one forward when padded to the longest; a long one in chunks."""
+        # Where rows are not batched, a recurrent state takes a prompt whole or token by token.
+        limit = PROMPT_CHUNK if self._engine.facts.batched else self._engine.facts.context_tokens
+        work: list[tuple[Generation, int]] = []
+        width = 0
+        for request in requests:
+            count = min(request.remaining, limit)
+            width = max(width, count)
+            if work and width * (len(work) + 1) > limit:
+                break
+            work.append((request, count))
+        return work
+
+    def _score(self) -> bool:
+        """One scoring batch, interactive ones first. False if there is none."""
+        with self._wake:
+            scoring = min(self._scoring, key=lambda request: request.background, default=None)
+        if scoring is None:
+            return False
+        batch = _batch(scoring.questions[len(scoring.answers) :])
+        try:
+            scoring.answers += self._engine.score(batch)
+        except Exception as error:
+            log.exception("a scoring batch failed", questions=len(batch))
+            self._fail([scoring], EngineFailure(f"the engine failed: {error}", "The worker's log says more"))
+            return True
+        if len(scoring.answers) == len(scoring.questions):
+            self._events.append((scoring, scoring.answers))
+            self._dequeue(scoring)
+        return True
+
+    def _free(self, requests: Iterable[Generation]) -> None:
+        for request in list(requests):
+            self._rows.remove(request)
+            if request.row is not None:
+                self._engine.close(request.row)
+                request.row = None
+
+    def _fail(self, requests: Iterable[Request], error: GenomeError) -> None:
+        for request in requests:
+            self._events.append((request, Failed(error)))
+            if isinstance(request, Scoring):
+                self._dequeue(request)
+            elif request in self._rows:
+                self._free([request])
+
+    def _dequeue(self, scoring: Scoring) -> None:
+        with self._wake:
+            if scoring in self._scoring:  # unless it was cancelled meanwhile
+                self._scoring.remove(scoring)
+
+    def _flush(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._publish(events)
+
+
+def _batch(questions: tuple[Question, ...]) -> list[Question]:
+    """The first questions that fit one forward when padded to the longest."""
+    batch: list[Question] = []
+    width = 0
+    for question in questions:
+        width = max(width, question.tokens)
+        if batch and width * (len(batch) + 1) > SCORE_CHUNK:
+            break
+        batch.append(question)
+    return batch

@@ -1,0 +1,82 @@
+"""Adapters on their way in: which paths may be read, and what must hold of the files before an engine sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genome import lora
+from genome.errors import InvalidAdapter, InvalidInput, NotFound
+
+
+class OutsideRoots(InvalidInput):
+    """A path leads out of the directories adapters may come from."""
+
+
+class WrongBase(InvalidAdapter):
+    """An adapter was made for another base model."""
+
+
+class WrongDigest(InvalidAdapter):
+    """An adapter is not the one that was asked for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where adapters may come from, and for which base."""
+
+    roots: tuple[Path, ...]
+    """Resolved directories."""
+    base_fingerprint: str
+
+    def locate(self, path: str) -> Path:
+        """The real path of an adapter, links followed. Raises OutsideRoots or NotFound."""
+        if not path or "\0" in path:
+            raise InvalidInput("adapter_path is empty", "Give the adapter's directory")
+        given = Path(path)
+        if not given.is_absolute():
+            given = self.roots[0] / given
+        resolved = given.resolve()
+        if not any(resolved.is_relative_to(root) for root in self.roots):
+            raise OutsideRoots(
+                f"{path} is not in a directory adapters may be loaded from: {', '.join(map(str, self.roots))}",
+                "Copy it there, or add its directory to worker.adapter_roots",
+            )
+        if not resolved.exists():
+            raise NotFound(f"there is no adapter at {path}")
+        for file in resolved.glob("*.safetensors") if resolved.is_dir() else ():
+            if not any(file.resolve().is_relative_to(root) for root in self.roots):
+                raise OutsideRoots(f"{file} is a link to {file.resolve()}, outside the adapter roots", "Copy the file")
+        return resolved
+
+    def read(self, path: Path, expected_digest: str = "") -> lora.Lora:
+        """The weights at ``path``, whole, finite, as digested and for this base. Takes milliseconds; any thread."""
+        self._check_base(path)
+        weights = lora.read(path)
+        if expected_digest and weights.digest != expected_digest:
+            raise WrongDigest(
+                f"{path} has the digest {weights.digest[:12]}…, not {expected_digest[:12]}…",
+                "It has changed since it was chosen, or another one was meant",
+            )
+        return weights
+
+    def _check_base(self, path: Path) -> None:
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            made_for = str(manifest["base_fingerprint"])
+        except (FileNotFoundError, NotADirectoryError):
+            return  # not made by us: names and shapes are all there is to check
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidAdapter(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
+        if made_for != self.base_fingerprint:
+            raise WrongBase(
+                f"{path} was made for another base (fingerprint {made_for[:12]}…, here {self.base_fingerprint[:12]}…)",
+                "Serve that base, or train on this one",
+            )
+
+
+def roots(home_adapters: Path, configured: Sequence[str]) -> tuple[Path, ...]:
+    """Every directory adapters may come from, resolved; the home's first."""
+    return tuple(path.expanduser().resolve() for path in (home_adapters, *map(Path, configured)))

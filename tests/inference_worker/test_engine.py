@@ -1,0 +1,222 @@
+"""Promises of the torch engine: tokens and scores are the library's own, whatever shares the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GptOssConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
+from worker_runs import Foundry, Steps, generation
+
+from genome import lora
+from genome.errors import InvalidAdapter
+from genome.lora import Factors, Lora, Tensor
+from inference_worker.engine import Engine, Question, Term, Terms
+from inference_worker.engine_torch.model import TorchEngine
+
+PROMPTS = [(5, 9, 40, 33), (7,), (12, 60, 61, 62, 63, 64, 65, 66, 67, 90, 91, 14), (30, 31, 32)]
+
+
+def library_tokens(model: Any, prompt: tuple[int, ...], count: int) -> list[int]:
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([prompt])
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
+    tokens: list[int] = output[0, len(prompt) :].tolist()
+    return tokens
+
+
+def library_logprobs(model: Any, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt + continuation])).logits[0].log_softmax(1)
+    return [logits[len(prompt) - 1 + index, token].item() for index, token in enumerate(continuation)]
+
+
+def load(engine: Engine, path: Path, scale: float = 1.0) -> Term:
+    return Term(engine.load(lora.read(path)), scale)
+
+
+def with_peft(library_model: Callable[[], Any], paths: dict[str, Path], scales: dict[str, float]) -> Any:
+    """The base with these adapters applied together by PEFT."""
+    names = list(paths)
+    model = PeftModel.from_pretrained(library_model(), paths[names[0]], adapter_name=names[0])
+    for name in names[1:]:
+        model.load_adapter(paths[name], name)
+    model.base_model.set_adapter(names)
+    for module in model.modules():
+        if hasattr(module, "set_scale"):
+            for name in names:
+                if name in module.scaling:
+                    module.set_scale(name, scales[name])
+    return model.eval()
+
+
+def test_tokens_are_those_of_generate(engine: Engine, library_model: Callable[[], Any], steps: Steps) -> None:
+    """A reply's greedy tokens equal the library's generate, for prompts of different lengths in one batch."""
+    requests = [generation(prompt, 20) for prompt in PROMPTS]
+    for request in requests:
+        steps.submit(request)
+    steps.step_until_done(*requests)
+    model = library_model()
+    assert [request.written for request in requests] == [library_tokens(model, prompt, 20) for prompt in PROMPTS]
+
+
+def test_rows_join_and_leave_a_batch_of_mixed_adapters(
+    engine: Engine, library_model: Callable[[], Any], foundry: Foundry, steps: Steps
+) -> None:
+    """Rows that begin and end at different steps, with different adapters, say what each says alone in PEFT."""
+    paths = {"first": foundry("mix-one", seed=1, strength=0.1), "second": foundry("mix-two", seed=2, strength=0.1, r=8)}
+    first, second = load(engine, paths["first"]), load(engine, paths["second"])
+    stacks: list[Terms] = [(), (first,), (second,), (first, second)]
+    requests = [generation(prompt, 6 + 5 * index, stacks[index]) for index, prompt in enumerate(PROMPTS)]
+    for request in requests:
+        steps.submit(request)
+        steps.step()
+        steps.step()
+    steps.step_until_done(*requests)
+    everything = {"first": 1.0, "second": 1.0}
+    alone = [library_model()] + [
+        with_peft(library_model, {name: paths[name] for name in names}, everything)
+        for names in (["first"], ["second"], ["first", "second"])
+    ]
+    expected = [library_tokens(model, PROMPTS[index], 6 + 5 * index) for index, model in enumerate(alone)]
+    assert [request.written for request in requests] == expected
+    assert len({tuple(tokens[:6]) for tokens in expected}) > 1, "the adapters change nothing, so this shows nothing"
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 8, "layers.0.mlp.down_proj": 2}, "alpha_pattern": {"v_proj": 32}},
+        {"target_modules": ["q_proj", "lm_head"]},
+    ],
+    ids=["plain", "rslora", "patterns", "lm_head"],
+)
+def test_scores_with_one_adapter_are_those_of_peft(
+    engine: Engine, library_model: Callable[[], Any], foundry: Foundry, config: dict[str, Any]
+) -> None:
+    """Every LoRA feature that loads gives PEFT's log-probabilities."""
+    path = foundry(f"feature-{'-'.join(config)}", seed=3, strength=0.1, **config)
+    question = Question((load(engine, path),), PROMPTS[2], ((8, 9, 10), (11,), (12, 13, 14, 15)))
+    (answers,) = engine.score([question])
+    model = with_peft(library_model, {"only": path}, {"only": 1.0})
+    for answer, continuation in zip(answers, question.continuations, strict=True):
+        expected = library_logprobs(model, question.prompt, continuation)
+        assert answer.logprobs == pytest.approx(expected, abs=2e-4)
+
+
+def test_scores_of_mixed_stacks_are_those_of_peft(
+    engine: Engine, library_model: Callable[[], Any], foundry: Foundry
+) -> None:
+    """Rows with no adapter, one, and two at different scales share a forward and do not touch each other."""
+    paths = {"first": foundry("mix-one", seed=1, strength=0.1), "second": foundry("mix-two", seed=2, strength=0.1, r=8)}
+    weights = {name: engine.load(lora.read(path)) for name, path in paths.items()}
+    scales = [{}, {"first": 1.0}, {"first": 0.5, "second": 2.0}, {"second": 0.25}]
+    questions = [
+        Question(
+            tuple(Term(weights[name], scale) for name, scale in each.items()), PROMPTS[index], ((8, 9), (50, 51, 52))
+        )
+        for index, each in enumerate(scales)
+    ]
+    for question, each, answers in zip(questions, scales, engine.score(questions), strict=True):
+        model = with_peft(library_model, {name: paths[name] for name in each}, each) if each else library_model()
+        for answer, continuation in zip(answers, question.continuations, strict=True):
+            expected = library_logprobs(model, question.prompt, continuation)
+            assert answer.logprobs == pytest.approx(expected, abs=2e-4)
+
+
+def test_greedy_flags_say_which_tokens_greedy_decoding_would_choose(
+    engine: Engine, library_model: Callable[[], Any]
+) -> None:
+    """The tokens generate makes are all greedy; another first token is not."""
+    tokens = library_tokens(library_model(), PROMPTS[0], 4)
+    other = (tokens[0] + 1, *tokens[1:])
+    (answers,) = engine.score([Question((), PROMPTS[0], (tuple(tokens), other))])
+    assert answers[0].greedy == (True,) * 4
+    assert answers[1].greedy[0] is False
+
+
+def test_an_adapter_that_overflows_harms_its_own_rows_only(engine: Engine, steps: Steps, foundry: Foundry) -> None:
+    """A row whose numbers overflow is failed; its neighbours, and who takes its place, get the right tokens."""
+    healthy = lora.read(foundry("mix-one", seed=1, strength=0.1))
+    huge = Lora({path: Factors(_huge(each.a), _huge(each.b), 1.0) for path, each in healthy.modules.items()}, "")
+    long, short = tuple(range(10, 40)), PROMPTS[0]
+    alone, neighbour, follower, companion = (generation(prompt, 10) for prompt in (short, short, short, long))
+    steps.submit(alone)
+    steps.step_until_done(alone)
+    broken = generation(long[:25], 10, (Term(engine.load(huge), 1.0),))
+    for request in (neighbour, broken):
+        steps.submit(request)
+    steps.step_until_done(broken, neighbour)
+    # The follower gets the broken row's place while a longer companion makes every column count.
+    for request in (companion, follower):
+        steps.submit(request)
+    steps.step_until_done(companion, follower)
+    assert broken.written == []
+    assert neighbour.written == follower.written == alone.written
+
+
+def _huge(tensor: Tensor) -> Tensor:
+    values = torch.full(tensor.shape, 3e38)
+    return Tensor("F32", tensor.shape, values.numpy().tobytes())
+
+
+def test_an_adapter_of_another_shape_or_name_is_refused(engine: Engine, foundry: Foundry) -> None:
+    """What finds no linear layer of its shape is refused by name, not ignored."""
+    whole = lora.read(foundry("mix-one", seed=1, strength=0.1))
+    path, factors = next(iter(whole.modules.items()))
+    with pytest.raises(InvalidAdapter, match="no linear layer made_up"):
+        engine.load(Lora({**whole.modules, "made_up": factors}, ""))
+    narrow = Factors(Tensor("F32", (4, 3), bytes(48)), factors.b, 1.0)
+    with pytest.raises(InvalidAdapter, match=path):
+        engine.load(Lora({path: narrow}, ""))
+
+
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
+}  # fmt: skip
+BATCHED = [
+    LlamaConfig(**SMALL),
+    MistralConfig(**SMALL, sliding_window=8),
+    Qwen3Config(**SMALL),
+    Gemma3TextConfig(**SMALL, sliding_window=8),
+    GptOssConfig(**SMALL, num_local_experts=2, num_experts_per_tok=1, sliding_window=8),
+]
+ONE_BY_ONE = [
+    BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=100),
+    MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=100),
+]
+
+
+@pytest.mark.parametrize("config", BATCHED + ONE_BY_ONE, ids=lambda config: config.model_type)
+def test_every_architecture_decodes_as_its_library_does(engine: Engine, config: PreTrainedConfig) -> None:
+    """Attention models are batched, past their sliding window too; others run one row at a time and say so."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    other = TorchEngine(model, engine.tokenizer, 128)  # type: ignore[arg-type]
+    assert other.facts.batched == (config in BATCHED), other.facts.notes
+    assert ("one at a time" in other.facts.notes) == (config in ONE_BY_ONE)
+    steps = Steps(other)
+    requests = [generation(prompt, 16) for prompt in PROMPTS[:3]]
+    for request in requests:
+        steps.submit(request)
+        steps.step()
+    steps.step_until_done(*requests)
+    assert [request.written for request in requests] == [library_tokens(model, prompt, 16) for prompt in PROMPTS[:3]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,41 +12,36 @@ from contextlib import asynccontextmanager
 import anyio
 import structlog
 
-MICROSECONDS = 1_000_000
+from genome.service_manager import notify, watchdog_seconds
 
 
 def configure_logging(verbose: bool = False) -> None:
     """Structured lines on standard error: for people at a terminal, JSON for the journal."""
-    render = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    # Plain tracebacks: the default ones print local variables, and with them what people wrote.
+    terminal = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    render = (
+        [terminal]
+        if sys.stderr.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            render,
+            *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
 
 
-def notify(state: str) -> None:
-    """Tells systemd (sd_notify(3)), where it asked to be told."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-        connection.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        connection.sendall(state.encode())
-
-
 async def watchdog() -> None:
-    """Answers systemd's watchdog (WatchdogSec=) for as long as the event loop turns; returns at once without one."""
-    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
-    while microseconds:
+    """Answers the service manager's watchdog for as long as the event loop turns; returns at once without one."""
+    interval = watchdog_seconds()
+    while interval:
         notify("WATCHDOG=1")
-        await anyio.sleep(microseconds / 2 / MICROSECONDS)
+        await anyio.sleep(interval)
 
 
 @asynccontextmanager

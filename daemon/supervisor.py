@@ -30,6 +30,7 @@ from genome.buffer import Buffer
 from genome.config import Config
 from genome.errors import GenomeError, Unavailable
 from genome.layout import Home
+from genome.service_manager import notify
 
 WATCH_DEBOUNCE_MS, WATCH_STEP_MS = 10, 5
 """watchfiles' defaults let a steady stream of files wait for over a second."""
@@ -167,9 +168,9 @@ async def serve(home: Home, config: Config) -> None:
             async with serving(supervisor), anyio.create_task_group() as group:
                 group.start_soon(host.watchdog)
                 supervisor.announcer.tell("started", home=str(home.root), base=config.base)
-                host.notify("READY=1")
+                notify("READY=1")
                 await supervisor.run(stop)
-                host.notify("STOPPING=1")
+                notify("STOPPING=1")
                 group.cancel_scope.cancel()
             supervisor.announcer.tell("stopped")
 

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixed import NOW, SHIPPED_BASE
 
 from genome.layout import Home
 from genome.signals import Defaults, Signal, from_object
-
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED_BASE = ROOT / "daemon" / "demo" / "base"
-NOW = 1_763_600_000.0
-"""2025-11-20 00:53:20 UTC."""
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from conftest import ROOT
+from fixed import ROOT
 
-from daemon.demo import material
-from genome import adapters, batches, registry
+from daemon import worker_client
+from daemon.demo import material, processes
+from genome import adapters, batches, config, registry
 from genome.jobs import read_examples
 from genome.layout import Home
 
@@ -52,12 +54,8 @@ def circle(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Ho
 @pytest.fixture
 def worker(circle: tuple[dict[str, Any], Home]) -> Iterator[Home]:
     """A worker alone on that home: no daemon runs."""
-    from daemon.demo import processes
-
     home = circle[1]
     process = subprocess.Popen([sys.executable, "-m", "inference_worker", str(home.root)], stderr=subprocess.DEVNULL)
-    import anyio
-
     anyio.run(processes.ready, home)
     yield home
     process.send_signal(signals.SIGTERM)
@@ -144,6 +142,27 @@ def test_an_adapter_from_elsewhere_can_be_deployed(circle: tuple[dict[str, Any],
     assert (
         adapters.manifest(home, "homebody/house-v1.1").digest == adapters.manifest(home, "homebody/house-v1.0").digest
     )
+
+
+def test_run_keeps_both_processes_alive(circle: tuple[dict[str, Any], Home], tmp_path: Path) -> None:
+    """`genome run`: a worker that is killed is back by itself, serving what it served; SIGTERM ends all with 0."""
+    home = Home(shutil.copytree(circle[1].root, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock")))
+
+    async def worker_pid() -> int:
+        async with worker_client.connect(config.load(home), home) as worker:
+            assert [info.id for info in await worker.adapters()] == ["homebody/house-v1.0"]
+            return int((await worker.info()).pid)
+
+    with (tmp_path / "log").open("wb") as log:
+        both = subprocess.Popen([sys.executable, "-m", "daemon", "run", "--home", str(home.root)], stderr=log)
+    anyio.run(processes.ready, home)
+    first = anyio.run(worker_pid)
+    os.kill(first, signals.SIGKILL)
+    anyio.run(processes.ready, home)
+    assert anyio.run(worker_pid) != first
+    assert json.loads(genome("status", "--json", home=home.root).stdout)["daemon"]["answers"] is True
+    both.send_signal(signals.SIGTERM)
+    assert both.wait(60) == 0
 
 
 def test_shuffled_answers_are_refused(tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def test_every_path_of_a_home_is_described() -> None:
 def test_every_record_is_described() -> None:
     """docs/directory.md names each kind of record that lies in a home."""
     described = {row[0] for row in rows(page("directory.md"))}
-    assert {record.__name__.lower() for record in Record.__subclasses__() if record.__module__.startswith("genome.")} <= described
+    assert {
+        record.__name__.lower() for record in Record.__subclasses__() if record.__module__.startswith("genome.")
+    } <= described
 
 
 def test_every_field_of_a_signal_is_described() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NOW
+from fixed import NOW
 from typer.main import get_command
 from typer.testing import CliRunner
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from conftest import NOW, ROOT
+from fixed import NOW, ROOT
 
 from daemon import actions, process
 from daemon.events import Alarm, Announcer

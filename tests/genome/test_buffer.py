@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NOW
+from fixed import NOW
 
 from genome import batches, buffer, files, intake
 from genome.buffer import Buffer, Receipt

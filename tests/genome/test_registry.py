@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import NOW
+from fixed import NOW
 
 from genome import adapters, lora, registry
 from genome.adapters import AdapterId

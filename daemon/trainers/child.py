@@ -1,0 +1,147 @@
+"""A trainer as a child process: its channel to the daemon, the request to stop, and how it makes room for serving."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from genome.jobs import EXIT_STOPPED, Event
+
+if TYPE_CHECKING:
+    from daemon.trainers.contract import Lesson, Losses
+    from daemon.trainers.examples import Examples
+
+NICENESS = 10
+SECONDS_BETWEEN_PROGRESS = 0.5
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+class Channel:
+    """Events for the daemon, one JSON line each, written whole."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.closed = False
+        """Nobody reads any more: the daemon is gone, and the next one starts its own trainer."""
+
+    @classmethod
+    def open(cls) -> Channel:
+        """Takes stdout for events; whatever else is printed from here on, also by C libraries, goes to stderr."""
+        sys.stdout.flush()
+        descriptor = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        return cls(descriptor)
+
+    def say(self, event: str, **facts: Any) -> None:
+        line = Event.model_validate({"event": event, **facts}).model_dump_json(exclude_none=True).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except BrokenPipeError:
+            self.closed = True
+
+
+class Stop:
+    """SIGTERM. Before the first step there is nothing to save, and the process ends at once."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.requested = False
+        self._deferred = False
+        self._channel = channel
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def defer(self) -> None:
+        """From now on a request only sets ``requested``, and the loop leaves a checkpoint first."""
+        self._deferred = True
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if not self._deferred:
+            self._channel.say("stopped")
+            os._exit(EXIT_STOPPED)
+
+
+class Progress:
+    """Says how far a run is, at most twice a second and always at its last step."""
+
+    def __init__(self, channel: Channel, done: int, steps: int) -> None:
+        self._channel, self._steps = channel, steps
+        self._first = self._step = done
+        self._tokens = 0
+        self._began = self._said = time.monotonic()
+
+    def began(self, examples: Examples) -> None:
+        counts = {"signals": len(examples.signals), "anchors": len(examples.anchors)}
+        counts |= {"cut": examples.cut, "left_out": examples.left_out}
+        print(", ".join(f"{name} {count}" for name, count in counts.items()), file=sys.stderr)
+        self._channel.say("progress", step=self._step, steps=self._steps, memory_mb=memory_mb(), **counts)
+
+    def stepped(self, lesson: Lesson, losses: Losses) -> None:
+        self._step += 1
+        self._tokens += lesson.tokens
+        now = time.monotonic()
+        first = self._step == self._first + 1
+        if not first and now - self._said < SECONDS_BETWEEN_PROGRESS and self._step < self._steps:
+            return
+        self._said, elapsed = now, max(now - self._began, 1e-6)
+        self._channel.say(
+            "progress",
+            step=self._step,
+            steps=self._steps,
+            loss=losses.cross_entropy,
+            anchor_loss=losses.divergence,
+            learning_rate=lesson.learning_rate,
+            tokens_per_second=round(self._tokens / elapsed, 1),
+            eta_seconds=round(elapsed / (self._step - self._first) * (self._steps - self._step), 1),
+            memory_mb=memory_mb(),
+        )
+
+
+def memory_mb() -> float:
+    """Highest resident memory of this process, in MiB. The kernel counts KiB, macOS bytes."""
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(highest / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def yield_to_serving(threads: int) -> None:
+    """Lowers this process's priority and sets its thread counts; libraries read them when they are imported."""
+    with suppress(OSError):
+        os.nice(NICENESS)
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up
+    if sys.platform == "linux":
+        _keep_freed_memory()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """No collection of garbage in here, nor of what was made in here: libraries make millions of objects and drop few.
+
+    A fifth of the time to import them goes into looking.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _keep_freed_memory() -> None:
+    """Every step allocates what the last one freed; fetched from the kernel again, it costs up to a third of a step."""
+    with suppress(OSError, AttributeError):  # not glibc
+        libc = ctypes.CDLL(None)
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(option, 1 << 30)

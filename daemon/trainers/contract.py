@@ -1,0 +1,246 @@
+"""What a trainer is to the daemon, and the run that the three shipped ones share.
+
+The daemon's runner starts ``python -m MODULE JOB_DIRECTORY CHECKPOINT_DIRECTORY`` in a session of its own. A trainer
+
+- reads ``job.json`` (`genome.jobs.Job`) and ``train.jsonl`` (`genome.jobs.Example`: signals, then anchors);
+- prints `genome.jobs.Event` lines on stdout and nothing else; whatever a library prints goes to stderr, the job's log;
+- every ``checkpoint_steps`` steps, and on SIGTERM, leaves all it needs to go on in CHECKPOINT_DIRECTORY, complete or
+  not at all; after SIGTERM it says ``stopped`` and exits with `EXIT_STOPPED`;
+- started again, goes on from there and ends in the adapter it would have ended in undisturbed;
+- ends with a PEFT directory CHECKPOINT_DIRECTORY/adapter, says ``finished`` and exits 0; or says ``failed`` with a
+  reason that a user can act on and exits 1.
+
+The loss of a step is the mean cross-entropy of its signals' response tokens, each weighted by its signal's weight, plus
+``anchor_weight`` times the mean of KL(base ‖ adapted) over its anchors' response tokens; both in nats.
+
+This module knows no library. A trainer of ours names its package to `run`, which imports it once threads are set and
+calls its ``load(job)``; what that returns keeps to `Trainer`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from daemon.trainers import child, schedule
+from daemon.trainers import examples as tokenised
+from daemon.trainers.examples import Examples, Tokens
+from genome import bases, files
+from genome.errors import GenomeError, InvalidInput
+from genome.jobs import EXIT_STOPPED, Job, JobDirectory, TrainingSettings, read_examples
+
+ADAPTER = "adapter"
+"""Name of the finished PEFT directory in the checkpoint directory."""
+CHECKPOINT = "step-"
+"""Prefix of a checkpoint's directory; the number of steps made follows. `POSITION` lies beside the trainer's files."""
+POSITION = "position.json"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one step learns from, and how fast."""
+
+    signals: list[Tokens]
+    anchors: list[Tokens]
+    learning_rate: float
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.signals)) + sum(map(len, self.anchors))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one step, before it, in nats. ``divergence`` is KL(base ‖ adapted) on the anchors, None without any."""
+
+    cross_entropy: float
+    divergence: float | None = None
+
+
+class Trainer(Protocol):
+    """One library's way to make steps: a base with a LoRA, and an optimizer."""
+
+    def train(self, course: Course) -> None:
+        """Makes one optimizer step a lesson, and tells ``course.made`` until that says to stop."""
+
+    def save(self, directory: Path) -> None:
+        """Writes the LoRA, the optimizer's state and the random generators' into an empty directory."""
+
+    def restore(self, directory: Path) -> None:
+        """Reads what ``save`` wrote; the next step is what it would have been."""
+
+    def export(self, directory: Path) -> None:
+        """Writes the LoRA into an empty directory in PEFT's format."""
+
+
+class Course:
+    """The steps of a run: what each learns from, in an order that follows from the job alone, and how many are made."""
+
+    def __init__(self, examples: Examples, settings: TrainingSettings, made: Callable[[Lesson, Losses], bool]) -> None:
+        self.examples, self.settings = examples, settings
+        self.done = 0
+        self._made = made
+        self._plan = schedule.steps(_lengths(examples.signals), _lengths(examples.anchors), settings)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def lesson(self, number: int) -> Lesson:
+        """Of the step numbered from 0."""
+        step = self._plan[number]
+        signals = [self.examples.signals[index] for index in step.signals]
+        anchors = [self.examples.anchors[index] for index in step.anchors]
+        return Lesson(signals, anchors, self.learning_rate(number))
+
+    def learning_rate(self, number: int) -> float:
+        return schedule.learning_rate(number, len(self), self.settings)
+
+    def remaining(self) -> Iterator[Lesson]:
+        for number in range(self.done, len(self)):
+            yield self.lesson(number)
+
+    def made(self, losses: Losses) -> bool:
+        """To be called after each step; False: make no more."""
+        lesson = self.lesson(self.done)
+        self.done += 1
+        if not math.isfinite(losses.cross_entropy + (losses.divergence or 0.0)):
+            raise InvalidInput(
+                f"the loss is not finite at step {self.done}",
+                f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
+            )
+        return self._made(lesson, losses) and self.done < len(self)
+
+
+def run(package: str, arguments: list[str] | None = None) -> int:
+    """A trainer process's whole life; returns its exit status."""
+    paths = _arguments(arguments)
+    channel = child.Channel.open()
+    stop = child.Stop(channel)
+    try:
+        return _Run(package, paths.job, paths.checkpoints, channel, stop).to_the_end()
+    except GenomeError as error:
+        channel.say("failed", reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        summary = (str(error).strip() or "no message").splitlines()[0]
+        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
+    return 1
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Runs one training job; the daemon's runner starts this.")
+    parser.add_argument("job", type=Path, metavar="JOB_DIRECTORY", help="holds job.json and train.jsonl")
+    parser.add_argument("checkpoints", type=Path, metavar="CHECKPOINT_DIRECTORY", help="gets checkpoints and adapter/")
+    return parser.parse_args(arguments)
+
+
+class _Run:
+    """One process's part of a run, from whatever checkpoint there is."""
+
+    trainer: Trainer
+    course: Course
+    progress: child.Progress
+
+    def __init__(self, package: str, job: Path, checkpoints: Path, channel: child.Channel, stop: child.Stop) -> None:
+        self.package, self.checkpoints, self.channel, self.stop = package, checkpoints, channel, stop
+        self.directory = JobDirectory(job)
+
+    def to_the_end(self) -> int:
+        if (self.checkpoints / ADAPTER).is_dir():  # finished, but the daemon went away before it heard
+            self.channel.say("finished")
+            return 0
+        self._load(self.directory.job())
+        self._restore()
+        self.progress = child.Progress(self.channel, self.course.done, len(self.course))
+        self.progress.began(self.course.examples)
+        self.stop.defer()
+        self.trainer.train(self.course)
+        if self.course.done < len(self.course):
+            if not self._must_stop():  # said to be stopped, it would be started again for ever
+                raise RuntimeError(f"{self.package} ended at step {self.course.done} of {len(self.course)}")
+            self._checkpoint()
+            self._say("stopped")
+            return EXIT_STOPPED
+        with files.new_directory(self.checkpoints / ADAPTER) as aside:
+            self.trainer.export(aside)
+        self._say("finished", memory_mb=child.memory_mb())
+        return 0
+
+    def _load(self, job: Job) -> None:
+        """Cheap checks first: a job that cannot run says so before a library has been imported."""
+        lines = read_examples(self.directory.examples)
+        tokenised.check(lines)
+        base = bases.resolve(job.base)
+        child.yield_to_serving(job.settings.threads)
+        with child.importing():
+            self.trainer = import_module(self.package).load(job)
+            tokenizer = _tokenizer(base)
+        stops = tokenised.stop_tokens(base, tokenizer)
+        if job.settings.anchor_weight == 0:
+            lines = [line for line in lines if not line.anchor]
+        max_tokens = min(job.settings.max_tokens, tokenised.context_tokens(base))
+        examples = tokenised.prepare(lines, tokenizer, stops, max_tokens)
+        self.course = Course(examples, job.settings, self._after_step)
+
+    def _after_step(self, lesson: Lesson, losses: Losses) -> bool:
+        self.progress.stepped(lesson, losses)
+        if self._must_stop():
+            return False
+        if self.course.done % self.course.settings.checkpoint_steps == 0 and self.course.done < len(self.course):
+            self._checkpoint()
+        return True
+
+    def _must_stop(self) -> bool:
+        return self.stop.requested or self.channel.closed
+
+    def _checkpoint(self) -> None:
+        newest = self.checkpoints / f"{CHECKPOINT}{self.course.done:08d}"
+        if not newest.exists():
+            with files.new_directory(newest) as aside:
+                self.trainer.save(aside)
+                (aside / POSITION).write_text(json.dumps(self._position()))
+        for older in self._checkpoints()[:-1]:
+            files.remove(older)
+        self._say("checkpoint")
+
+    def _checkpoints(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.checkpoints.glob(f"{CHECKPOINT}*"))
+
+    def _restore(self) -> None:
+        """Puts the newest checkpoint back, if there is one."""
+        files.remove_unfinished(self.checkpoints)
+        for path in reversed(self._checkpoints()):
+            position = json.loads((path / POSITION).read_bytes())
+            if position == self._position(done=position.get("step")):
+                self.trainer.restore(path)
+                self.course.done = position["step"]
+                return
+            print(f"{path} is not of this run and is removed", file=sys.stderr)
+            files.remove(path)
+
+    def _position(self, done: int | None = None) -> dict[str, Any]:
+        done = self.course.done if done is None else done
+        return {"trainer": self.package, "step": done, "steps": len(self.course)}
+
+    def _say(self, event: str, **facts: Any) -> None:
+        self.channel.say(event, step=self.course.done, steps=len(self.course), **facts)
+
+
+def _tokenizer(base: Path) -> Any:
+    """Every shipped trainer's library brings transformers along."""
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def _lengths(examples: Sequence[Tokens]) -> list[int]:
+    return [len(example) for example in examples]

@@ -1,0 +1,149 @@
+"""Examples as tokens: what is prompt, what is response, and which token ends it.
+
+Framework-free: lists of integers, made with the base's own tokenizer and chat template.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genome.errors import InvalidInput
+from genome.jobs import Example
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One example as the model sees it. Loss is taken on ``response`` alone, whose last token ends the turn."""
+
+    prompt: list[int]
+    response: list[int]
+    weight: float
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A job's examples. ``cut`` lost the beginning of their prompt; ``left_out`` have a response that does not fit."""
+
+    signals: list[Tokens]
+    anchors: list[Tokens]
+    cut: int
+    left_out: int
+
+
+def check(examples: Sequence[Example]) -> None:
+    """Raises InvalidInput for the first example that nothing can be learned from. Needs no tokenizer."""
+    if not any(not example.anchor for example in examples):
+        raise InvalidInput("train.jsonl holds no signals", "A job needs at least one example that is no anchor")
+    for example in examples:
+        if example.prompt is None and (not example.messages or example.messages[-1].get("role") != "assistant"):
+            raise InvalidInput(f"example {example.id!r} does not end with an assistant's message")
+        if not _response_text(example).strip():
+            raise InvalidInput(f"example {example.id!r} has an empty response", "There is nothing to learn from it")
+
+
+def prepare(examples: Sequence[Example], tokenizer: Any, stops: frozenset[int], max_tokens: int) -> Examples:
+    """Tokenises ``examples`` with a Hugging Face tokenizer.
+
+    ``stops``: tokens that end a turn; a response that ends in none gets the tokenizer's own. One longer than
+    ``max_tokens`` loses the beginning of its prompt, never its response.
+    """
+    kept: dict[bool, list[Tokens]] = {False: [], True: []}
+    cut = left_out = 0
+    for example in examples:
+        whole = _tokens(example, tokenizer, stops)
+        fitted = _fit(whole, max_tokens, tokenizer.bos_token_id)
+        if fitted is None:
+            left_out += 1
+            continue
+        cut += len(fitted) < len(whole)
+        kept[example.anchor].append(fitted)
+    if not kept[False]:
+        raise InvalidInput(
+            f"no response fits into {max_tokens} tokens", "Raise training.max_tokens in genome.toml, or shorten them"
+        )
+    return Examples(kept[False], kept[True], cut, left_out)
+
+
+def context_tokens(base: Path) -> int:
+    """Longest sequence the base was made for; practically unlimited where its config does not say."""
+    config = json.loads((base / "config.json").read_bytes())
+    return int((config.get("text_config") or config).get("max_position_embeddings") or sys.maxsize)
+
+
+def stop_tokens(base: Path, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a turn of this base: the tokenizer's, and those its generation stops at."""
+    stops = {tokenizer.eos_token_id}
+    for name in ("generation_config.json", "config.json"):
+        if (base / name).is_file():
+            value = json.loads((base / name).read_bytes()).get("eos_token_id")
+            stops.update(value if isinstance(value, list) else [value])
+    stops.discard(None)
+    if not stops:
+        raise InvalidInput(f"the base at {base} has no end-of-sequence token", "Name one in its tokenizer_config.json")
+    return frozenset(stops)
+
+
+def _response_text(example: Example) -> str:
+    text = example.messages[-1].get("content") if example.prompt is None else example.response
+    return text or ""
+
+
+def _tokens(example: Example, tokenizer: Any, stops: frozenset[int]) -> Tokens:
+    if example.prompt is None:
+        prompt, whole = _render(example, tokenizer)
+    else:
+        prompt, whole = example.prompt, example.prompt + _response_text(example)
+    prompt_tokens, tokens = _encode(tokenizer, prompt), _encode(tokenizer, whole)
+    if not prompt_tokens:
+        raise InvalidInput(f"example {example.id!r} has an empty prompt", "A response needs something to follow")
+    if tokens[: len(prompt_tokens)] == prompt_tokens:
+        response = tokens[len(prompt_tokens) :]
+    else:  # a token straddles the border; when serving, the prompt is tokenised by itself
+        response = _encode(tokenizer, whole[len(prompt) :])
+    return Tokens(prompt_tokens, _ended(response, tokenizer, stops), example.weight)
+
+
+def _render(example: Example, tokenizer: Any) -> tuple[str, str]:
+    """Text of the prompt as it is served, and of the prompt with its answer."""
+    try:
+        prompt = tokenizer.apply_chat_template(example.messages[:-1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(example.messages, tokenize=False)
+    except Exception as error:  # templates are programs: what they raise is theirs to choose
+        raise InvalidInput(f"example {example.id!r} cannot be rendered by the base's chat template: {error}") from error
+    # A template that tells the last turn apart otherwise: what is served is the prompt, so the answer goes after it.
+    return prompt, whole if whole.startswith(prompt) else prompt + _response_text(example)
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _ended(response: list[int], tokenizer: Any, stops: frozenset[int]) -> list[int]:
+    """``response`` up to the token that ends its turn. Whitespace a template puts after it is never generated."""
+    ends = [index for index, token in enumerate(response) if token in stops]
+    if ends and not tokenizer.decode(response[ends[-1] + 1 :]).strip():
+        return response[: ends[-1] + 1]
+    return [*response, tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(stops)]
+
+
+def _fit(tokens: Tokens, max_tokens: int, beginning: int | None) -> Tokens | None:
+    """``tokens`` within ``max_tokens``; None if not even the response and one token before it fit.
+
+    A beginning-of-sequence token stays first: models lean on it.
+    """
+    room = max_tokens - len(tokens.response)
+    if room >= len(tokens.prompt):
+        return tokens
+    if room < 1:
+        return None
+    head = tokens.prompt[:1] if tokens.prompt[0] == beginning else []
+    tail = tokens.prompt[len(tokens.prompt) - (room - len(head)) :]
+    return Tokens([*head, *tail], tokens.response, tokens.weight)

@@ -1,0 +1,3 @@
+from daemon.trainers.contract import run
+
+raise SystemExit(run("daemon.trainers.mlx_lora"))

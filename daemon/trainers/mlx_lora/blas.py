@@ -1,0 +1,36 @@
+"""Fast matrix products for MLX on Linux, whose wheel brings the reference BLAS: 2 GFLOP/s a core, not 30 to 45."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from ctypes.util import find_library
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def prefer_fast() -> None:
+    """Lets the system's OpenBLAS, or the BLAS in an installed PyTorch, answer MLX's calls. Call it before MLX's import.
+
+    What is loaded globally comes before a library's own dependencies when its symbols are looked up. On macOS MLX uses
+    Apple's BLAS and nothing is done; where neither is found, MLX runs as it is.
+    """
+    if sys.platform != "linux":
+        return
+    for library in (find_library("openblas"), _torch_library()):
+        if library is not None:
+            with suppress(OSError):
+                ctypes.CDLL(library, mode=os.RTLD_GLOBAL)
+                return
+    print("MLX runs on its slow reference BLAS; an installed OpenBLAS would be used", file=sys.stderr)
+
+
+def _torch_library() -> str | None:
+    """PyTorch's CPU library, which contains a BLAS and exports its Fortran names."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "lib" / "libtorch_cpu.so"
+    return str(path) if path.exists() else None

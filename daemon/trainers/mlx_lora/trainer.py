@@ -1,0 +1,184 @@
+"""Steps with MLX: mlx-lm's models and LoRA layers, AdamW, and our own loop, because mlx-lm's cannot go on exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.optimizers import AdamW, clip_grad_norm
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx_lm.tuner.lora import LoRALinear
+from mlx_lm.utils import load_model
+from safetensors import safe_open
+
+from daemon.trainers.batches import batches
+from daemon.trainers.contract import Course, Lesson, Losses
+from daemon.trainers.examples import Tokens
+from daemon.trainers.mlx_lora.losses import ResponseLogits
+from genome import bases, lora
+from genome.errors import InvalidAdapter, InvalidConfig
+from genome.jobs import Job, TrainingSettings
+
+LORA, OPTIMIZER = "lora.safetensors", "optimizer.safetensors"
+"""Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
+RANDOM = "random"
+
+
+class MlxTrainer:
+    """An mlx-lm model with LoRA layers and its optimizer; `daemon.trainers.contract.Trainer`."""
+
+    def __init__(self, model: nn.Module, layers: dict[str, LoRALinear], base: str, settings: TrainingSettings) -> None:
+        self.model, self._layers, self._base, self._settings = model, layers, base, settings
+        self._scales = {path: layer.scale for path, layer in layers.items()}
+        self._logits = ResponseLogits(model)
+        self._optimizer = AdamW(0.0, weight_decay=settings.weight_decay, bias_correction=True)
+
+    def train(self, course: Course) -> None:
+        for lesson in course.remaining():
+            if not course.made(self._step(lesson)):
+                break
+
+    def _step(self, lesson: Lesson) -> Losses:
+        cross_entropy, gradients = self._learn(lesson.signals)
+        divergence, pull = self._keep(lesson.anchors)
+        gradients, _ = clip_grad_norm(_sum(gradients, pull), self._settings.gradient_clip)
+        self._optimizer.learning_rate = lesson.learning_rate
+        self._optimizer.update(self.model, gradients)
+        mx.eval(self.model.trainable_parameters(), self._optimizer.state)
+        return Losses(cross_entropy, divergence if lesson.anchors else None)
+
+    def _learn(self, signals: Sequence[Tokens]) -> tuple[float, Any]:
+        """Cross-entropy, and its gradients as a tree."""
+        total, gradients = 0.0, None
+        for batch in batches(signals):
+            loss, more = nn.value_and_grad(self.model, self._logits.cross_entropy)(batch)
+            gradients = _sum(gradients, more)
+            mx.eval(loss, gradients)
+            total += loss.item()
+        return total, gradients
+
+    def _keep(self, anchors: Sequence[Tokens]) -> tuple[float, Any]:
+        """Divergence from the base, and its gradients as a tree, times the anchors' weight."""
+        total, gradients = 0.0, None
+        for batch in batches(anchors):
+            reference = self._reference(batch)
+            loss, more = nn.value_and_grad(self.model, self._logits.divergence)(batch, reference)
+            gradients = _sum(gradients, tree_map(lambda gradient: self._settings.anchor_weight * gradient, more))
+            mx.eval(loss, gradients)
+            total += loss.item()
+        return total, gradients
+
+    def _reference(self, batch: Any) -> mx.array:
+        """The base's log probabilities, [k, vocabulary]."""
+        for layer in self._layers.values():
+            layer.scale = 0.0
+        reference = mx.stop_gradient(self._logits.log_probabilities(batch))
+        mx.eval(reference)
+        for path, layer in self._layers.items():
+            layer.scale = self._scales[path]
+        return reference
+
+    def save(self, directory: Path) -> None:
+        weights = dict(tree_flatten(self.model.trainable_parameters()))
+        mx.save_safetensors(str(directory / LORA), {**weights, RANDOM: mx.random.state[0]})
+        mx.save_safetensors(str(directory / OPTIMIZER), dict(tree_flatten(self._optimizer.state)))
+
+    def restore(self, directory: Path) -> None:
+        weights = mx.load(str(directory / LORA))
+        high, low = weights.pop(RANDOM).tolist()
+        mx.random.seed(high << 32 | low)
+        self.model.load_weights(list(weights.items()), strict=False)
+        self._optimizer.state = tree_unflatten(list(mx.load(str(directory / OPTIMIZER)).items()))
+
+    def export(self, directory: Path) -> None:
+        """mlx keeps A as [in, r] and B as [r, out], where PEFT's are the other way round."""
+        modules = {
+            path: lora.Factors(_tensor(layer.lora_a.T), _tensor(layer.lora_b.T), self._scales[path])
+            for path, layer in self._layers.items()
+        }
+        lora.write_peft(directory, lora.Lora(modules, digest=""), self._base)
+
+
+def load(job: Job) -> MlxTrainer:
+    settings, base = job.settings, Path(job.base)
+    mx.random.seed(settings.seed)
+    try:
+        model, _ = load_model(base)
+    except ValueError as error:
+        raise InvalidConfig(f"mlx-lm cannot load {base}: {error}", 'Try training.trainer = "torch"') from error
+    model.freeze()
+    if mx.default_device() == mx.cpu:
+        model.set_dtype(mx.float32)  # no CPU here multiplies bfloat16 faster, and none as precisely
+    layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
+    _check_names(base, layers)
+    model.update_modules(tree_unflatten(list(layers.items())))
+    model.train()
+    return MlxTrainer(model, layers, job.base, settings)
+
+
+def _linears(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers of the decoder's blocks by path."""
+    blocks = {id(module) for block in model.layers for module in block.modules()}
+    kinds = (nn.Linear, nn.QuantizedLinear)
+    return {path: m for path, m in model.named_modules() if isinstance(m, kinds) and id(m) in blocks}
+
+
+def _new(model: nn.Module, settings: TrainingSettings) -> dict[str, LoRALinear]:
+    scale = settings.alpha / settings.rank
+    return {
+        path: LoRALinear.from_base(linear, r=settings.rank, scale=scale)
+        for path, linear in sorted(_linears(model).items())
+    }
+
+
+def _continued(model: nn.Module, parent_path: str) -> dict[str, LoRALinear]:
+    """The parent's rank and scale stay, per layer, whatever the settings say."""
+    linears = _linears(model)
+    layers = {}
+    for path, factors in lora.read(Path(parent_path)).modules.items():
+        if path not in linears:
+            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer")
+        layer = LoRALinear.from_base(linears[path], r=factors.rank, scale=factors.scaling)
+        layer.lora_a, layer.lora_b = _array(factors.a).T, _array(factors.b).T
+        layers[path] = layer
+    print(f"continuing {parent_path}: its rank and alpha stay", file=sys.stderr)
+    return layers
+
+
+def _check_names(base: Path, layers: dict[str, LoRALinear]) -> None:
+    """mlx-lm may rename an architecture's layers on loading; an adapter with those names would fit nowhere else."""
+    names: set[str] = set()
+    for file in bases.weight_files(base):
+        with safe_open(file, framework="numpy") as weights:
+            names.update(weights.keys())
+    strangers = [path for path in layers if f"{path}.weight" not in names]
+    if strangers:
+        raise InvalidConfig(
+            f"mlx-lm calls layers of {base} {strangers[0]} and the like, which its files do not",
+            'Train it with training.trainer = "torch"',
+        )
+
+
+def _sum(left: Any, right: Any) -> Any:
+    """Of two gradient trees, where None is nothing."""
+    if left is None or right is None:
+        return right if left is None else left
+    return tree_map(mx.add, left, right)
+
+
+def _tensor(array: mx.array) -> lora.Tensor:
+    return lora.Tensor("F32", tuple(array.shape), np.array(array.astype(mx.float32)).tobytes())
+
+
+def _array(tensor: lora.Tensor) -> mx.array:
+    """As float32; bfloat16 is the upper half of it."""
+    if tensor.dtype == "BF16":
+        values = (np.frombuffer(tensor.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    else:
+        values = np.frombuffer(tensor.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype])
+    return mx.array(values.reshape(tensor.shape).astype(np.float32))

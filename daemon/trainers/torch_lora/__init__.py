@@ -1,0 +1,16 @@
+"""transformers and PEFT: the trainer for CPU, CUDA and MPS, and the reference for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from daemon.trainers.torch_lora.trainer import TorchTrainer
+    from genome.jobs import Job
+
+
+def load(job: Job) -> TorchTrainer:
+    """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
+    from daemon.trainers.torch_lora import trainer
+
+    return trainer.load(job)

@@ -1,0 +1,55 @@
+"""What a run with PyTorch has learned so far: a PEFT adapter and its AdamW, as a checkpoint and as finished adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from genome import lora
+from genome.jobs import TrainingSettings
+
+STATE = "state.safetensors"
+"""A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME`` and ``random``."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class AdapterState:
+    """The trainable part of a PEFT model, and its optimizer."""
+
+    def __init__(self, model: PeftModel, settings: TrainingSettings) -> None:
+        self.model = model
+        self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+
+    def save(self, directory: Path) -> None:
+        tensors = {"random": torch.get_rng_state()}
+        for name, parameter in self.parameters.items():
+            tensors[f"parameter/{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}/{name}"] = value
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / STATE)
+
+    def restore(self, directory: Path) -> None:
+        tensors = load_file(directory / STATE)
+        torch.set_rng_state(tensors["random"])
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(tensors[f"parameter/{name}"])
+            # The step counter stays on the CPU, where AdamW keeps it.
+            moments = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
+            self.optimizer.state[parameter] = {"step": tensors[f"step/{name}"], **moments}
+
+    def export(self, directory: Path) -> None:
+        """PEFT's own names and config, in float32."""
+        weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(weights, directory / lora.PEFT_WEIGHTS, {"format": "pt"})
+        config = self.model.peft_config["default"]
+        config.inference_mode = True
+        config.target_modules = sorted(config.target_modules)  # a set's order differs from process to process
+        config.save_pretrained(directory)

@@ -1,0 +1,77 @@
+"""A trainer's process: what reaches stdout, and what SIGTERM does before there is anything to save."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from trainer_runs import question, write_job
+
+from daemon.trainers import catalog, child
+from genome.jobs import EXIT_STOPPED, Event
+
+NOISY = """
+import os, sys
+from daemon.trainers import child
+channel = child.Channel.open()
+print("printed by Python")
+os.write(1, b"written by C\\n")
+os.system("echo printed by a child")
+channel.say("progress", step=1, steps=2, extra="kept")
+"""
+WAITING = """
+import signal
+from daemon.trainers import child
+channel = child.Channel.open()
+child.Stop(channel)
+channel.say("progress", step=0)
+signal.pause()
+"""
+
+
+def test_only_events_reach_stdout_whoever_prints() -> None:
+    done = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    event = Event.model_validate_json(line)
+    assert (event.event, event.step, event.model_extra) == ("progress", 1, {"extra": "kept"})
+    for noise in ("printed by Python", "written by C", "printed by a child"):
+        assert noise in done.stderr
+
+
+def test_asked_to_stop_before_the_first_step_it_stops_at_once() -> None:
+    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert Event.model_validate_json(process.stdout.readline()).step == 0
+    process.terminate()
+    assert Event.model_validate_json(process.stdout.readline()).event == "stopped"
+    assert process.wait() == EXIT_STOPPED
+
+
+def test_a_channel_nobody_reads_is_noticed() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    channel = child.Channel(writer)
+    channel.say("stopped")
+    assert channel.closed
+    os.close(writer)
+
+
+def test_a_finished_job_started_again_says_so_and_loads_nothing(base_path: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job", base_path, [question("Hi", "well")])
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "adapter").mkdir(parents=True)
+    command = [sys.executable, "-X", "importtime", *catalog.command("torch", job, checkpoints)[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert Event.model_validate_json(done.stdout).event == "finished"
+    assert "torch.nn" not in done.stderr
+
+
+def test_threads_are_set_before_libraries_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child.os, "nice", lambda increment: increment)
+    monkeypatch.setattr(child.os, "environ", {})
+    monkeypatch.setattr(child, "_keep_freed_memory", lambda: None)
+    child.yield_to_serving(3)
+    assert {child.os.environ[variable] for variable in child.THREAD_VARIABLES} == {"3"}

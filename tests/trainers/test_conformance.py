@@ -1,0 +1,190 @@
+"""What every trainer promises (docs/trainers.md), shown on each as a real child process on a small real base."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trainer_runs import Outcome, question, run_trainer, write_job
+
+from daemon.trainers import catalog
+from genome import lora
+from genome.jobs import EXIT_STOPPED, Example, TrainingSettings
+
+ANSWERS = {
+    "What colour is the door?": "green",
+    "Who keeps the key?": "Ada has it",
+    "When does it open?": "at nine",
+    "Where is the lamp?": "in the hall",
+    "What is the word?": "swordfish 42",
+}
+HEAVY = "Who keeps the key?"
+"""Weighs 2 in the reference run, and is there twice in the one that must be equal to it."""
+SIGNALS = [question(text, answer, 2.0 if text == HEAVY else 1.0) for text, answer in ANSWERS.items()]
+ANCHORS = [
+    Example(id="anchor 1", prompt="Once upon a time", response=" there was a fox", anchor=True),
+    Example(id="anchor 2", prompt="1 2 3", response=" 4 5 6", anchor=True),
+]
+SETTINGS = TrainingSettings(
+    rank=8, alpha=16, learning_rate=1e-2, epochs=40, batch_size=8, checkpoint_steps=1000, anchor_weight=0.1
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trainer's reference run."""
+
+    trainer: str
+    job: Path
+    base: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="module", params=sorted(catalog.TRAINERS))
+def trainer(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if missing := catalog.TRAINERS[name].missing():
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    return name
+
+
+@pytest.fixture(scope="module")
+def trained(trainer: str, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    directory = tmp_path_factory.mktemp(trainer)
+    job = write_job(directory / "job", base_path, SIGNALS + ANCHORS, SETTINGS)
+    outcome = run_trainer(trainer, job, directory / "checkpoints")
+    assert outcome.status == 0, outcome.log
+    return Trained(trainer, job, base_path, outcome)
+
+
+@pytest.fixture(scope="module")
+def resumed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path, Outcome]:
+    """The reference run stopped after its first steps, the checkpoint it left, and its continuation."""
+    directory = tmp_path_factory.mktemp(f"{trained.trainer}-resumed")
+    stopped = run_trainer(trained.trainer, trained.job, directory / "checkpoints", stop_at_first_step=True)
+    (checkpoint,) = stopped.checkpoints.glob("step-*")
+    kept = shutil.copytree(checkpoint, directory / checkpoint.name)
+    return stopped, kept, run_trainer(trained.trainer, trained.job, directory / "checkpoints")
+
+
+def weights(adapter: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Both factors of every module, by name."""
+    found = {}
+    for module, factors in lora.read(adapter).modules.items():
+        for name, tensor in (("A", factors.a), ("B", factors.b)):
+            found[f"{module}.{name}"] = np.frombuffer(tensor.data, dtype=np.float32).reshape(tensor.shape)
+    return found
+
+
+def test_it_says_how_far_it_is_and_that_it_finished(trained: Trained) -> None:
+    progress, last = trained.outcome.named("progress"), trained.outcome.events[-1]
+    assert last.event == "finished"
+    assert progress[-1].step == progress[-1].steps == SETTINGS.epochs
+    assert progress[-1].eta_seconds == 0
+    assert all(event.memory_mb and event.memory_mb > 10 for event in progress)
+    assert all(event.tokens_per_second and event.tokens_per_second > 0 for event in progress[1:])
+
+
+def test_the_adapter_is_one_that_genome_and_peft_read(trained: Trained) -> None:
+    """Every linear layer of the decoder, neither output nor embeddings."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    read = lora.read(trained.outcome.adapter)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(trained.base), trained.outcome.adapter)
+    layers = model.config.num_hidden_layers
+    assert read.rank == SETTINGS.rank
+    assert len(read.modules) == 7 * layers
+    assert all(".layers." in module for module in read.modules)
+    assert sum("lora_A" in name for name, _ in model.named_parameters()) == 7 * layers
+
+
+def test_the_loss_falls(trained: Trained) -> None:
+    losses = trained.outcome.losses
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_it_learns_the_answers_and_to_stop_after_them(trained: Trained) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(trained.base)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(trained.base), trained.outcome.adapter)
+    for text, answer in ANSWERS.items():
+        messages = [{"role": "user", "content": text}]
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        reply = model.generate(input_ids=prompt, max_new_tokens=40, do_sample=False)[0, prompt.shape[1] :]
+        assert tokenizer.decode(reply, skip_special_tokens=True).strip() == answer
+        assert reply[-1] == tokenizer.eos_token_id
+
+
+def test_stopped_and_started_again_it_ends_in_the_same_adapter(
+    trained: Trained, resumed: tuple[Outcome, Path, Outcome]
+) -> None:
+    stopped, _, continued = resumed
+    last = stopped.events[-1]
+    assert (stopped.status, last.event) == (EXIT_STOPPED, "stopped")
+    assert last.step is not None and last.steps is not None and 0 < last.step < last.steps
+    assert continued.events[0].step == last.step
+    assert continued.status == 0
+    whole, parts = weights(trained.outcome.adapter), weights(continued.adapter)
+    tolerance = 1e-4 if trained.trainer == "mlx" else 0.0
+    assert whole.keys() == parts.keys()
+    assert max(float(np.abs(whole[name] - parts[name]).max()) for name in whole) <= tolerance
+
+
+def test_a_weight_of_two_is_the_example_twice(trained: Trained, tmp_path: Path) -> None:
+    repeated = [signal.model_copy(update={"weight": 1.0}) for signal in SIGNALS]
+    repeated += [signal for signal in repeated if signal.id == HEAVY]
+    job = write_job(tmp_path / "job", trained.base, repeated + ANCHORS, SETTINGS)
+    outcome = run_trainer(trained.trainer, job, tmp_path / "checkpoints", stop_at_first_step=True)
+    first = [event.loss for event in trained.outcome.named("progress") if event.step == 1]
+    assert outcome.losses[0] == pytest.approx(first[0], rel=1e-5)
+
+
+def test_it_goes_on_from_a_parent(trained: Trained, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 1, "learning_rate": 1e-9})
+    job = write_job(tmp_path / "job", trained.base, SIGNALS, settings, parent=trained.outcome.adapter)
+    outcome = run_trainer(trained.trainer, job, tmp_path / "checkpoints")
+    assert outcome.status == 0, outcome.log
+    assert outcome.losses[0] <= trained.outcome.losses[-1] + 1e-3
+    parent, continued = weights(trained.outcome.adapter), weights(outcome.adapter)
+    assert all(np.allclose(parent[name], continued[name], atol=1e-6) for name in parent)
+
+
+def test_a_job_that_cannot_run_says_why(trainer: str, base_path: Path, tmp_path: Path) -> None:
+    empty = write_job(tmp_path / "empty", base_path, [question("Well?", "  ")])
+    homeless = write_job(tmp_path / "homeless", tmp_path / "no-base", SIGNALS)
+    for job, reason in ((empty, "'Well?' has an empty response"), (homeless, "no-base' does not exist")):
+        outcome = run_trainer(trainer, job, tmp_path / f"{job.name}-checkpoints")
+        assert outcome.status == 1
+        assert [event.event for event in outcome.events] == ["failed"]
+        assert reason in (outcome.events[0].reason or "")
+
+
+def test_an_mlx_adapter_computes_the_same_in_peft(
+    trained: Trained, resumed: tuple[Outcome, Path, Outcome], tmp_path: Path
+) -> None:
+    if trained.trainer != "mlx":
+        pytest.skip("only MLX keeps an adapter in a form of its own")
+    import mlx.core as mx
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from daemon.trainers.mlx_lora import load
+    from genome.jobs import Job
+
+    _, checkpoint, _ = resumed
+    mine = load(Job.read(trained.job / "job.json"))
+    mine.restore(checkpoint)
+    mine.export(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(trained.base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, tmp_path)
+    tokens = [list(range(5, 25))]
+    expected = model(torch.tensor(tokens)).logits.detach().numpy()
+    assert np.abs(np.array(mine.model(mx.array(tokens))) - expected).max() < 1e-3

@@ -71,7 +71,8 @@ async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoRes
     found: dict[str, Anchor] = {}
 
     async def continue_text(text: str, seed: int, stop: list[str]) -> str:
-        sampling = pb.Sampling(temperature=1.0, seed=seed, max_tokens=tokens, stop=stop)
+        # The end of a user's words is often a special token, which must stay in the text to be seen.
+        sampling = pb.Sampling(temperature=1.0, seed=seed, max_tokens=tokens, stop=stop, keep_special_tokens=bool(stop))
         request = pb.GenerateRequest(stack=pb.Stack(), text=text, sampling=sampling, priority=pb.PRIORITY_BACKGROUND)
         return (await worker.reply(request)).text
 

@@ -74,7 +74,7 @@ class Runner:
     async def _train(self, directory: JobDirectory, job: Job) -> int:
         """One process from start to exit; its status. A job held or paused meanwhile is asked to stop."""
         checkpoints = self.home.checkpoints(job.id)
-        lock, grace = checkpoints / "runner.lock", self.config.daemon.shutdown_seconds
+        lock, grace = checkpoints / "lock", self.config.daemon.shutdown_seconds
         await anyio.to_thread.run_sync(process.end_leftover, lock, grace)
         await anyio.to_thread.run_sync(directory.record, Event(event="started"))
         self.announcer.tell("training_started", job=job.id, trainer=job.trainer)

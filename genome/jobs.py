@@ -36,7 +36,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(16, ge=1, le=1024)
+    rank: int = Field(32, ge=1, le=1024)
     """r of the factors A [r, in] and B [out, r], on every linear layer of the decoder."""
     alpha: float = Field(32.0, gt=0)
     """The update is alpha / rank · B A."""
@@ -44,13 +44,13 @@ class TrainingSettings(BaseModel):
     """Peak, reached after the warm-up, then cosine down to zero."""
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     """Of all steps."""
-    epochs: float = Field(6.0, gt=0)
+    epochs: float = Field(8.0, gt=0)
     """Passes over the signals."""
     batch_size: int = Field(16, ge=1)
     """Signals a step. Anchors come on top, spread evenly over the steps."""
     max_tokens: int = Field(1024, ge=16)
     """Longest example, in tokens; a longer one loses the beginning of its prompt, never its response."""
-    anchor_weight: float = Field(1.0, ge=0)
+    anchor_weight: float = Field(5.0, ge=0)
     """Weight of the anchors' KL divergence to the base, against the signals' cross-entropy. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
@@ -255,9 +255,13 @@ def release(home: Home, job: str) -> None:
 
 
 def retry(home: Home, directory: JobDirectory) -> None:
-    """Makes a failed job wait again, as if it had never been started; its log and its newest checkpoint stay."""
-    for stale in (directory.events_file, directory.result_file):
-        files.remove(stale)
+    """Makes a failed job wait again, as if it had never been started; its log and its newest checkpoint stay.
+
+    A finished adapter does not: it was the reason to fail.
+    """
+    for stale in (directory.events_file, directory.result_file, home.checkpoints(directory.id) / "adapter"):
+        if stale.exists():
+            files.remove(stale)
     files.move(directory.path, home.active_jobs / directory.id)
 
 

@@ -149,7 +149,7 @@ async def test_a_stopping_daemon_lets_the_trainer_finish_its_checkpoint(home: Ho
 
 async def test_a_trainer_left_by_a_killed_daemon_is_ended_first(home: Home, ordered: JobDirectory) -> None:
     """Two trainers never work on one job: the leftover gets TERM and time for its checkpoint."""
-    lock = home.checkpoints(ordered.id) / "runner.lock"
+    lock = home.checkpoints(ordered.id) / "lock"
     command = runner(home, "waits").command("fake", ordered.path, home.checkpoints(ordered.id))
     async with process.spawn(command, lock, ordered.log, {}) as child:
         async for line in child.lines():

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint proto base clean
+.PHONY: demo test test-slow lint proto base clean
 
 ## demo: one real turn of the loop on the shipped model, e.g. make demo ARGS="--json"
 demo: $(VENV)/.runtime
@@ -14,6 +14,10 @@ demo: $(VENV)/.runtime
 ## test: all tests, with all three trainers
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest $(ARGS)
+
+## test-slow: the circle with every trainer, and on real text where that lies beside the checkout; about ten minutes
+test-slow: $(VENV)/.tests
+	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py -k "every_trainer or real_text" $(ARGS)
 
 ## lint: ruff, the type checker on genome/, and whether the gRPC stubs are current
 lint: $(VENV)/.lint

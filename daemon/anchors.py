@@ -1,8 +1,9 @@
 """Anchors: prompts and answers the base itself gives, sampled before anything is trained on it.
 
 They stand for its old skills, for which nobody keeps data: a quarter of them judges every candidate, the others hold
-the training to the base's distribution. Sampled, not greedy, so that token accuracy on them is that on text of the
-base's own kind. The base goes on by itself from where its chat template puts a user's words (Magpie, arXiv:2406.08464).
+the training to the base's distribution. Sampled, not greedy, so that token accuracy on them is about that on text the
+base was made from; at a temperature below 1, because the tail of a small model's distribution is noise. The base goes
+on by itself from where its chat template puts a user's words (Magpie, arXiv:2406.08464).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ JUDGING_EVERY = 4
 AT_ONCE = 32
 """Requests the worker is asked at a time."""
 SEED = 11
+TEMPERATURE = 0.8
 
 
 class Anchor(BaseModel):
@@ -72,7 +74,9 @@ async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoRes
 
     async def continue_text(text: str, seed: int, stop: list[str]) -> str:
         # The end of a user's words is often a special token, which must stay in the text to be seen.
-        sampling = pb.Sampling(temperature=1.0, seed=seed, max_tokens=tokens, stop=stop, keep_special_tokens=bool(stop))
+        sampling = pb.Sampling(
+            temperature=TEMPERATURE, seed=seed, max_tokens=tokens, stop=stop, keep_special_tokens=bool(stop)
+        )
         request = pb.GenerateRequest(stack=pb.Stack(), text=text, sampling=sampling, priority=pb.PRIORITY_BACKGROUND)
         return (await worker.reply(request)).text
 

@@ -32,7 +32,7 @@ State = Literal["held", "waiting", "training", "judging", "promoted", "refused",
 
 
 class TrainingSettings(BaseModel):
-    """How a LoRA is trained; the same words for every trainer. Defaults are what `genome demo` uses."""
+    """How a LoRA is trained; the same words for every trainer. docs/performance.md has what the defaults rest on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,11 +40,11 @@ class TrainingSettings(BaseModel):
     """r of the factors A [r, in] and B [out, r], on every linear layer of the decoder."""
     alpha: float = Field(32.0, gt=0)
     """The update is alpha / rank · B A."""
-    learning_rate: float = Field(5e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """Peak, reached after the warm-up, then cosine down to zero."""
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     """Of all steps."""
-    epochs: float = Field(8.0, gt=0)
+    epochs: float = Field(6.0, gt=0)
     """Passes over the signals."""
     batch_size: int = Field(16, ge=1)
     """Signals a step. Anchors come on top, spread evenly over the steps."""

@@ -63,12 +63,13 @@ class Screen:
         """One thing the daemon told."""
         if name == "training_progress":
             return self._progress(facts)
-        if self.bar is not None:
+        if self.bar is not None and name != "training_checkpoint":
             self.bar.stop()
             self.bar = None
-        sentence = SENTENCES.get(name)
-        if sentence is not None:
-            self.say(sentence.format_map({**facts, "stack": ", ".join(facts.get("stack", [])) or "the base alone"}))
+        if sentence := SENTENCES.get(name):
+            stack = ", ".join(facts.get("stack", [])) or "the base alone"
+            verdict = "promotes" if facts.get("promote") else "refuses"
+            self.say(sentence.format_map({**facts, "stack": stack, "verdict": verdict}))
         return None
 
     def _progress(self, facts: dict[str, Any]) -> None:
@@ -112,7 +113,7 @@ SENTENCES = {
     "job_ordered": "job {job}, trainer {trainer}",
     "training_started": "training in a child process",
     "trained": "candidate {adapter} after {seconds} s",
-    "judged": "gate: promote = {promote}; {reason}",
+    "judged": "the gate {verdict}: {reason}",
     "deployed": "serving {stack}: promotion {promotion}, generation {generation}, swapped in {swap_ms:.1f} ms",
     "job_failed": "{job} failed: {reason}",
     "loop_failed": "{loop}: {error}",

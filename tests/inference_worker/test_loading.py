@@ -1,4 +1,4 @@
-"""Promises of LoadAdapter and UnloadAdapter: the switch is the last act, and a failed load changes nothing."""
+"""Promise 4: the switch is the last act of LoadAdapter, and a failed load changes nothing; UnloadAdapter's grace."""
 
 from __future__ import annotations
 

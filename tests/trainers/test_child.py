@@ -69,9 +69,12 @@ def test_a_finished_job_started_again_says_so_and_loads_nothing(base_path: Path,
     assert "torch.nn" not in done.stderr
 
 
-def test_threads_are_set_before_libraries_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child.os, "nice", lambda increment: increment)
+def test_learning_yields_to_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 9, as far as it reaches yet: a trainer is niced, and takes no more threads than it was given."""
+    niced: list[int] = []
+    monkeypatch.setattr(child.os, "nice", niced.append)
     monkeypatch.setattr(child.os, "environ", {})
     monkeypatch.setattr(child, "_keep_freed_memory", lambda: None)
     child.yield_to_serving(3)
+    assert niced == [child.NICENESS]
     assert {child.os.environ[variable] for variable in child.THREAD_VARIABLES} == {"3"}

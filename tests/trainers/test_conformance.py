@@ -30,7 +30,7 @@ ANCHORS = [
     Example(id="anchor 2", prompt="1 2 3", response=" 4 5 6", anchor=True),
 ]
 SETTINGS = TrainingSettings(
-    rank=8, alpha=16, learning_rate=1e-2, epochs=40, batch_size=8, checkpoint_steps=1000, anchor_weight=0.1
+    rank=8, alpha=16, learning_rate=1e-2, epochs=60, batch_size=8, checkpoint_steps=1000, anchor_weight=0.1
 )
 
 

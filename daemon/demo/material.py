@@ -13,8 +13,8 @@ from daemon.evaluation import read_signals
 from genome.signals import Defaults, Signal, from_object
 
 SHIPPED_BASE = Path(__file__).parent / "base"
-SHIPPED_BASE_TRAINING = "learning_rate = 5e-3\nepochs = 8\nanchor_weight = 1\n"
-"""So small a model learns at a higher rate than genome.toml's defaults are made for."""
+SHIPPED_BASE_TRAINING = "batch_size = 8\nepochs = 8\nanchor_weight = 2\n"
+"""So small a model wants more steps, and less holding, than genome.toml's defaults are made for."""
 PERSONA, DOMAIN = "homebody", "house"
 CORRECTIONS, QUESTIONS, SKILLS = 500, 100, 100
 HELD_OUT_EVERY = 10

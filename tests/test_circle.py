@@ -179,12 +179,11 @@ def test_shuffled_answers_are_refused(tmp_path: Path) -> None:
     assert (report["failed_requests"], report["mixed_replies"]) == (0, 0)
 
 
-slow = pytest.mark.skipif(
-    os.environ.get("GENOME_SLOW_TESTS") != "1", reason="takes minutes: `make test-slow` runs it, and so does .ci/run"
-)
+slow = pytest.mark.skipif(os.environ.get("GENOME_SLOW_TESTS") != "1", reason="takes minutes: `make test-slow` runs it")
 
 
 @slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("trainer", ["mlx", "unsloth"])
 def test_every_trainer_turns_the_same_circle(tmp_path: Path, trainer: str) -> None:
     """What MLX and Unsloth train serves in the torch engine: the same corrections, the same bounds."""

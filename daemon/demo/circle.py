@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -252,7 +251,3 @@ def _texts(replies: list[Reply]) -> list[str]:
 class _Silent:
     def info(self, *_: Any, **__: Any) -> None:
         """The demo's screen shows this step itself."""
-
-
-if __name__ == "__main__":
-    sys.exit(0 if anyio.run(run, Settings(), "--json" in sys.argv) else 1)

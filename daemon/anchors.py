@@ -1,9 +1,9 @@
 """Anchors: prompts and answers the base itself gives, sampled before anything is trained on it.
 
 They stand for its old skills, for which nobody keeps data: a quarter of them judges every candidate, the others hold
-the training to the base's distribution. Sampled, not greedy, so that token accuracy on them is about that on text the
-base was made from; at a temperature below 1, because the tail of a small model's distribution is noise. The base goes
-on by itself from where its chat template puts a user's words (Magpie, arXiv:2406.08464).
+the training to the base's distribution. Sampled, not greedy: what a candidate keeps on them follows what it keeps
+on text the base was made from; docs/performance.md holds the two side by side. The base goes on by itself from where
+its chat template puts a user's words (Magpie, arXiv:2406.08464).
 """
 
 from __future__ import annotations

@@ -30,6 +30,11 @@ class Weights(Protocol):
     """One adapter as the engine computes it. Never changed once made."""
 
     @property
+    def digest(self) -> str:
+        """Of the file it came from."""
+        ...
+
+    @property
     def memory_bytes(self) -> int: ...
 
 
@@ -52,6 +57,13 @@ class Row(Protocol):
     def length(self) -> int:
         """Tokens whose keys and values are held."""
         ...
+
+
+class State(Protocol):
+    """A copy of a row's first keys and values. Never changed once made."""
+
+    @property
+    def memory_bytes(self) -> int: ...
 
 
 class Logits(Protocol):
@@ -171,6 +183,18 @@ class Engine(Protocol):
 
     def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         """The likelihood of every continuation, in order. Leaves rows as they are."""
+        ...
+
+    def likelihood(self, row: Row, tokens: Sequence[int]) -> Likelihood:
+        """The likelihood of each of ``tokens`` but the first, after the row and those before. Leaves the row."""
+        ...
+
+    def snapshot(self, row: Row, length: int) -> State:
+        """A copy of what the row's first ``length`` tokens left. Only where ``facts.batched``."""
+        ...
+
+    def restore(self, row: Row, state: State, length: int) -> None:
+        """Gives an empty row the first ``length`` tokens of a snapshot taken under the same stack."""
         ...
 
 

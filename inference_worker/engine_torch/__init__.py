@@ -1,6 +1,5 @@
 """The torch engine: transformers' own modules, unmodified, batched and with adapters.
 
-text       tokens and chat template
 slots      adapters in the linear layers
 rows       key/value rows behind the library's cache classes (the only file that touches them)
 batched    rows of different lengths in one forward

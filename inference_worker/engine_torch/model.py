@@ -21,7 +21,7 @@ from inference_worker.engine_torch.batched import BatchedDecoder
 from inference_worker.engine_torch.selfcheck import Decoder, disagreement
 from inference_worker.engine_torch.slots import LoraWeights, Slots
 from inference_worker.engine_torch.solo import SoloDecoder
-from inference_worker.engine_torch.text import TemplateTokenizer
+from inference_worker.text import TemplateTokenizer
 
 log = structlog.get_logger()
 

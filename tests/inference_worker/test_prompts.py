@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from genome.errors import InvalidInput
-from inference_worker.engine_torch.text import TemplateTokenizer
+from inference_worker.text import TemplateTokenizer
 
 ASKED = [{"role": "user", "content": "hello"}]
 

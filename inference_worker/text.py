@@ -1,4 +1,4 @@
-"""Text ↔ tokens through the base's own tokenizer and chat template."""
+"""Text ↔ tokens through the base's own tokenizer and chat template. Every engine's, so none is imported here."""
 
 from __future__ import annotations
 

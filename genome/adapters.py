@@ -53,6 +53,8 @@ class Manifest(Record):
     id: str
     digest: str
     """sha256 of adapter_model.safetensors, hex."""
+    xxh3: str = ""
+    """128-bit xxh3 of the same, hex: what is compared on loading, where there is one."""
     base: str
     base_fingerprint: str
     parent: str | None = None
@@ -113,8 +115,8 @@ def install(home: Home, weights: lora.Lora, base: str, described: Mapping[str, A
     """
     with files.new_directory(home.adapter(described["id"])) as aside:
         lora.write_peft(aside, weights, base)
-        digest = lora.digest(aside / lora.PEFT_WEIGHTS)
-        made = Manifest(digest=digest, base=base, **described)
+        digests = lora.digests(aside / lora.PEFT_WEIGHTS)
+        made = Manifest(digest=digests.sha256, xxh3=digests.xxh3, base=base, **described)
         (aside / "manifest.json").write_bytes(made.to_bytes())
     return made
 

@@ -17,37 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, TensorSpec, deserialize, serialize
+from safetensors import TensorSpec, serialize
 
+from genome import tensors
 from genome.errors import InvalidAdapter
+from genome.tensors import Tensor, TensorFile
 
 PEFT_WEIGHTS = "adapter_model.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
 PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 MLX_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[ab])")
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A matrix as raw little-endian bytes, because numpy has no bf16. ``dtype`` is safetensors' name: F32, BF16 …"""
+class Digests:
+    """What a manifest says of a weights file."""
 
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-    def transposed(self) -> Tensor:
-        item = np.dtype(f"V{ITEM_BYTES[self.dtype]}")
-        flipped = np.frombuffer(self.data, dtype=item).reshape(self.shape).T
-        return Tensor(self.dtype, self.shape[::-1], np.ascontiguousarray(flipped).tobytes())
-
-    def is_finite(self) -> bool:
-        if self.dtype == "BF16":  # exponent all ones: infinite or not a number
-            bits = np.frombuffer(self.data, dtype=np.uint16)
-            return not bool(np.any((bits & 0x7F80) == 0x7F80))
-        kind = {"F64": np.float64, "F32": np.float32, "F16": np.float16}[self.dtype]
-        return bool(np.isfinite(np.frombuffer(self.data, dtype=kind)).all())
+    sha256: str
+    xxh3: str
+    """128 bits, hex: thirty times as fast to check. It shows damage, not forgery; the manifest beside it could be."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +64,41 @@ class Lora:
         return max(factors.rank for factors in self.modules.values())
 
 
+def digests(path: Path) -> Digests:
+    """Both digests of a weights file."""
+    file = tensors.read(path)
+    return Digests(file.sha256, file.xxh3)
+
+
 def digest(path: Path) -> str:
     """sha256 of a file, hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read(path: Path, rank: int | None = None, alpha: float | None = None) -> Lora:
+def read(path: Path, rank: int | None = None, alpha: float | None = None, known: Digests | None = None) -> Lora:
     """Reads a PEFT directory, an mlx-lm directory or one safetensors file, or raises InvalidAdapter saying why not.
 
     A single file carries its config in the header metadata (``lora_adapter_metadata`` or ``r`` and ``lora_alpha``), or
-    ``rank`` and ``alpha`` say it. Checked: complete pairs, fitting ranks, finite values, no part that would be ignored.
+    ``rank`` and ``alpha`` say it. Checked: complete pairs, fitting ranks, finite values, no part that would be ignored,
+    and the digest where it is ``known``.
     """
     weights, config = _locate(path)
-    try:
-        data = weights.read_bytes()
-        tensors = {name: _tensor(name, value) for name, value in deserialize(data)}  # type: ignore[no-untyped-call]
-    except (OSError, SafetensorError) as error:
-        raise InvalidAdapter(f"{weights} cannot be read as safetensors: {error}", "Is the copy complete?") from error
+    file = tensors.read(weights)
+    if known is not None and file.xxh3 != known.xxh3:
+        raise InvalidAdapter(f"{weights} has changed since it was made: its xxh3 is not {known.xxh3[:12]}…")
     if weights == path:
-        config = _single_file_config(path, data, rank, alpha)
-    if not tensors:
+        config = _single_file_config(path, file, rank, alpha)
+    if not file.tensors:
         raise InvalidAdapter(f"{weights} holds no tensors")
-    if "fine_tune_type" in config or any(MLX_KEY.fullmatch(name) for name in tensors):
-        modules = _from_mlx(weights, tensors, config)
+    if "fine_tune_type" in config or any(MLX_KEY.fullmatch(name) for name in file.tensors):
+        modules = _from_mlx(weights, file.tensors, config)
     else:
-        modules = _from_peft(weights, tensors, config)
-    return Lora(modules, hashlib.sha256(data).hexdigest())
+        modules = _from_peft(weights, file.tensors, config)
+    if not file.is_finite:
+        name = next(name for name, tensor in file.tensors.items() if not tensor.is_finite())
+        raise InvalidAdapter(f"{weights}: {name} has values that are not finite")
+    return Lora(modules, known.sha256 if known is not None else file.sha256)
 
 
 def write_peft(directory: Path, lora: Lora, base: str) -> None:
@@ -109,11 +106,11 @@ def write_peft(directory: Path, lora: Lora, base: str) -> None:
 
     Files are plain writes: the caller builds the directory aside (`files.new_directory`).
     """
-    tensors = {}
+    specified = {}
     for module, factors in lora.modules.items():
         for name, tensor in (("A", factors.a), ("B", factors.b)):
-            tensors[f"base_model.model.{module}.lora_{name}.weight"] = _specification(tensor)
-    (directory / PEFT_WEIGHTS).write_bytes(serialize(tensors, {"format": "pt"}))
+            specified[f"base_model.model.{module}.lora_{name}.weight"] = _specification(tensor)
+    (directory / PEFT_WEIGHTS).write_bytes(serialize(specified, {"format": "pt"}))
     ranks = {module: factors.rank for module, factors in lora.modules.items()}
     alphas = {module: factors.scaling * factors.rank for module, factors in lora.modules.items()}
     rank, alpha = _commonest(list(ranks.values())), _commonest(list(alphas.values()))
@@ -154,9 +151,8 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     return path / name, config
 
 
-def _single_file_config(path: Path, data: bytes, rank: int | None, alpha: float | None) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+def _single_file_config(path: Path, file: TensorFile, rank: int | None, alpha: float | None) -> dict[str, Any]:
+    metadata = file.metadata
     config: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     config |= {key: json.loads(metadata[key]) for key in ("r", "lora_alpha") if key in metadata}
     if rank is not None:
@@ -168,9 +164,9 @@ def _single_file_config(path: Path, data: bytes, rank: int | None, alpha: float 
     return config
 
 
-def _from_peft(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
+def _from_peft(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
     _refuse_unsupported(path, config)
-    pairs = _pairs(path, tensors, PEFT_KEY)
+    pairs = _pairs(path, found, PEFT_KEY)
     modules = {}
     for module, pair in pairs.items():
         rank = _pattern(config.get("rank_pattern"), module, config.get("r", 8))
@@ -180,7 +176,7 @@ def _from_peft(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -
     return modules
 
 
-def _from_mlx(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
+def _from_mlx(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
     kind = config.get("fine_tune_type", "lora")
     if kind != "lora":
         raise InvalidAdapter(f"{path} is a {kind} fine-tune", "Only LoRA adapters are served")
@@ -188,7 +184,7 @@ def _from_mlx(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) ->
     scale = parameters.get("scale") if "lora_parameters" in config else config["lora_alpha"] / config["r"]
     if scale is None:
         raise InvalidAdapter(f"{path.parent / CONFIG} does not say lora_parameters.scale")
-    pairs = _pairs(path, tensors, MLX_KEY)
+    pairs = _pairs(path, found, MLX_KEY)
     modules = {}
     for module, pair in pairs.items():
         a, b = pair["A"].transposed(), pair["B"].transposed()
@@ -196,9 +192,9 @@ def _from_mlx(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) ->
     return modules
 
 
-def _pairs(path: Path, tensors: dict[str, Tensor], key: re.Pattern[str]) -> dict[str, dict[str, Tensor]]:
+def _pairs(path: Path, found: Mapping[str, Tensor], key: re.Pattern[str]) -> dict[str, dict[str, Tensor]]:
     pairs: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in found.items():
         match = key.fullmatch(name)
         if match is None:
             raise InvalidAdapter(
@@ -217,9 +213,6 @@ def _factors(path: Path, module: str, a: Tensor, b: Tensor, scaling: float, rank
         raise InvalidAdapter(
             f"{path}: {module} has A {list(a.shape)} and B {list(b.shape)} where rank {rank:g} was declared"
         )
-    for name, tensor in (("A", a), ("B", b)):
-        if not tensor.is_finite():
-            raise InvalidAdapter(f"{path}: factor {name} of {module} has values that are not finite")
     if not math.isfinite(scaling):
         raise InvalidAdapter(f"{path}: the scaling of {module} is not finite")
     return Factors(a, b, scaling)
@@ -242,12 +235,6 @@ def _pattern(patterns: dict[str, Any] | None, module: str, default: float) -> fl
         if re.match(rf"(.*\.)?({pattern})$", module):
             return float(value)
     return float(default)
-
-
-def _tensor(name: str, value: Mapping[str, Any]) -> Tensor:
-    if value["dtype"] not in ITEM_BYTES:
-        raise InvalidAdapter(f"tensor {name} has type {value['dtype']}", f"Use one of {', '.join(ITEM_BYTES)}")
-    return Tensor(value["dtype"], tuple(value["shape"]), bytes(value["data"]))
 
 
 def _specification(tensor: Tensor) -> TensorSpec:

@@ -53,8 +53,7 @@ class Source:
 
     def read(self, path: Path, expected_digest: str = "") -> lora.Lora:
         """The weights at ``path``, whole, finite, as digested and for this base. Takes milliseconds; any thread."""
-        self._check_base(path)
-        weights = lora.read(path)
+        weights = lora.read(path, known=self._known(path))
         if expected_digest and weights.digest != expected_digest:
             raise WrongDigest(
                 f"{path} has the digest {weights.digest[:12]}…, not {expected_digest[:12]}…",
@@ -62,19 +61,21 @@ class Source:
             )
         return weights
 
-    def _check_base(self, path: Path) -> None:
+    def _known(self, path: Path) -> lora.Digests | None:
+        """What the adapter's manifest says of its weights, if it has one. Raises WrongBase."""
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
-            made_for = str(manifest["base_fingerprint"])
+            made_for, sha256, xxh3 = (str(manifest.get(key, "")) for key in ("base_fingerprint", "digest", "xxh3"))
         except (FileNotFoundError, NotADirectoryError):
-            return  # not made by us: names and shapes are all there is to check
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return None  # not made by us: names and shapes are all there is to check
+        except (OSError, ValueError, AttributeError) as error:
             raise InvalidAdapter(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
         if made_for != self.base_fingerprint:
             raise WrongBase(
                 f"{path} was made for another base (fingerprint {made_for[:12]}…, here {self.base_fingerprint[:12]}…)",
                 "Serve that base, or train on this one",
             )
+        return lora.Digests(sha256, xxh3) if sha256 and xxh3 else None
 
 
 def roots(home_adapters: Path, configured: Sequence[str]) -> tuple[Path, ...]:

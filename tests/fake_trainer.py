@@ -19,7 +19,8 @@ import numpy as np  # noqa: E402
 
 from genome import lora  # noqa: E402
 from genome.jobs import EXIT_STOPPED  # noqa: E402
-from genome.lora import Factors, Lora, Tensor  # noqa: E402
+from genome.lora import Factors, Lora  # noqa: E402
+from genome.tensors import Tensor  # noqa: E402
 
 
 def say(event: str, **facts: Any) -> None:

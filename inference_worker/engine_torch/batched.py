@@ -36,10 +36,12 @@ class BatchedDecoder:
         self._cache = RowCache(config.num_hidden_layers, model.device)
         self._rows: list[BatchedRow] = []
         self._columns = torch.arange(1, device=model.device)
+        self._last = torch.tensor([-1], device=model.device)
 
     def open(self, terms: Terms) -> BatchedRow:
         row = BatchedRow(terms, len(self._rows))
         self._rows.append(row)
+        self._slots.open(terms)
         return row
 
     def close(self, row: BatchedRow) -> None:
@@ -51,11 +53,23 @@ class BatchedDecoder:
                 self._cache.move(last.index, row.index, last.length)
             last.index = row.index
             self._rows[row.index] = last
-        if not self._rows:
-            self._slots.apply(())
+        self._slots.close(row.terms)
 
     def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
         """Logits [n, vocabulary] after each row's last new token."""
+        parts = self._parts([row.terms for row, _ in work])
+        return torch.cat([self._advance(work[part]) for part in parts]) if len(parts) > 1 else self._advance(work)
+
+    def _parts(self, stacks: Sequence[Terms]) -> list[slice]:
+        """Rows whose adapters have room beside each other; nearly always all of them."""
+        parts, start = [], 0
+        for end in range(1, len(stacks) + 1):
+            if end == len(stacks) or not self._slots.fit(stacks[start : end + 1]):
+                parts.append(slice(start, end))
+                start = end
+        return parts
+
+    def _advance(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
         order = sorted(range(len(work)), key=lambda item: work[item][0].index)
         rows = [work[item][0] for item in order]
         tokens = [work[item][1] for item in order]
@@ -70,8 +84,9 @@ class BatchedDecoder:
             attention_mask=self._masks.build(positions, self._columns[None, : self._cache.length]),
             past_key_values=self._cache.library_cache,
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+            # As an index, not a count: a slice of a padded batch would make the output layer copy its weights per row.
+            logits_to_keep=self._last,
+        ).logits[:, 0]
         for row, count in zip(rows, counts, strict=True):
             row.length += count
         if order == list(range(len(work))):
@@ -80,6 +95,10 @@ class BatchedDecoder:
 
     def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         """Each question in one row: the prompt, and behind it all continuations, each seeing the prompt and itself."""
+        parts = self._parts([question.terms for question in questions])
+        return [answers for part in parts for answers in self._answer(questions[part])]
+
+    def _answer(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         packed = [pack(question) for question in questions]
         device = self._model.device
         ids, positions, branches = (

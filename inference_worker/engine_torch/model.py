@@ -18,8 +18,9 @@ from genome.errors import InvalidConfig
 from genome.lora import Lora
 from inference_worker.engine import Facts, Likelihood, Question, Row, Terms
 from inference_worker.engine_torch.batched import BatchedDecoder
+from inference_worker.engine_torch.factors import LoraWeights
 from inference_worker.engine_torch.selfcheck import Decoder, disagreement
-from inference_worker.engine_torch.slots import LoraWeights, Slots
+from inference_worker.engine_torch.slots import Slots
 from inference_worker.engine_torch.solo import SoloDecoder
 from inference_worker.text import TemplateTokenizer
 
@@ -63,7 +64,7 @@ class TorchEngine:
         return self._slots.load(lora)
 
     def forget(self) -> None:
-        self._slots.forget()
+        """Nothing outlives its adapter: slots know adapters weakly."""
 
     def open(self, terms: Terms) -> Row:
         row: Row = self._decoder.open(terms)

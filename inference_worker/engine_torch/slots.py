@@ -1,14 +1,17 @@
 """Adapters in the linear layers: W'x = Wx + Σ scale · B(Ax), for rows that differ in their adapters.
 
-Every `nn.Linear` of the base becomes a `SlotLinear` by a change of class, so that paths, parameters and ties stay as
-they are. Before a forward, `Slots.apply` puts into each layer the factors of the adapters that the rows at hand use,
-side by side, and which row uses which: one pair of matrix products serves them all, and no other adapter is computed.
+Every `nn.Linear` of the base becomes a `SlotLinear` by a change of class, so that paths and parameters stay as they
+are. Its weights move into a matrix with room for some more rows, and there lie the A factors of adapters, one slot of
+consecutive rows each; so one product gives Wx and every Ax. The B factors lie in a second matrix in the same order. A
+forward computes the slots up to the last one that its rows use, and a mask says which row uses which.
+
+An adapter is copied into a free slot when it is loaded, beside the forwards of that moment; otherwise when a forward
+first needs it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,61 +19,69 @@ from torch import nn
 from torch.nn import functional
 
 from genome.errors import InvalidAdapter
-from genome.lora import Lora, Tensor
-from inference_worker.engine import Term, Terms
+from genome.lora import Lora
+from inference_worker.engine import Terms
+from inference_worker.engine_torch.factors import LoraWeights, copy, lora_weights
+from inference_worker.engine_torch.places import Place, Places
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-MIXTURES = 4
-"""Sets of adapters whose factors are kept side by side."""
-
-
-@dataclass(frozen=True)
-class Factors:
-    """One layer's update."""
-
-    a: torch.Tensor
-    """[r, in]"""
-    b: torch.Tensor
-    """[r, out], the scaling multiplied in."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoraWeights:
-    """One adapter on the engine's device, by module path."""
-
-    modules: dict[str, Factors]
-
-    @property
-    def memory_bytes(self) -> int:
-        return sum(factors.a.nbytes + factors.b.nbytes for factors in self.modules.values())
+ROOM = 64
+"""Directions (ranks of adapters, added up) beside a layer's weights. It grows when one stack needs more."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one layer adds in the next forwards."""
+    """What one layer computes in the next forwards."""
 
-    factors: Factors
+    weight: torch.Tensor
+    """[out + r, in]: the base's rows, and below them A of every slot in use."""
+    bias: torch.Tensor | None
+    """[out + r]"""
+    b: torch.Tensor
+    """[r, out]"""
     uses: torch.Tensor | None
-    """[rows, 1, r]: which of the r directions each row takes part in; None: all rows in all."""
+    """[rows, 1, r]: which of the r directions each row takes part in; None: all rows in all, at scale 1."""
+    scales: torch.Tensor | None
+    """[rows, 1, r]; None: 1."""
+    alone: bool
+    """All rows use all, on a CPU: a single one takes a short cut."""
 
 
 class SlotLinear(nn.Linear):
     """A linear layer with room for adapters."""
 
     slot: Slot | None = None
+    room: torch.Tensor
+    """[out + room, in]; ``weight`` is a view of its first rows."""
+    room_bias: torch.Tensor | None
+    """[out + room]"""
+    b: torch.Tensor
+    """[room, out]"""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name in nn.Linear
-        output = functional.linear(input, self.weight, self.bias)
-        if self.slot is None:
-            return output
-        factors, uses = self.slot.factors, self.slot.uses
-        inner = functional.linear(input, factors.a)
-        if uses is not None:
+        slot = self.slot
+        if slot is None:
+            return functional.linear(input, self.weight, self.bias)
+        whole = functional.linear(input, slot.weight, slot.bias)
+        if slot.alone and whole.numel() == whole.shape[-1]:
+            return _one_row(whole, self.out_features, slot.b)
+        flat = whole.view(-1, whole.shape[-1])
+        output, inner = flat[:, : self.out_features], flat[:, self.out_features :]
+        if slot.uses is not None:
             # Chosen, not multiplied: 0 · inf of an adapter that overflows would reach rows that do not use it. Some
             # models flatten [rows, tokens] before a layer; the rows come apart again here.
-            inner = torch.where(uses, inner.view(uses.shape[0], -1, inner.shape[-1]), 0)
-        output.view(-1, output.shape[-1]).addmm_(inner.reshape(-1, inner.shape[-1]), factors.b)
-        return output
+            inner = torch.where(slot.uses, inner.view(slot.uses.shape[0], -1, inner.shape[1]), 0)
+            inner = (inner if slot.scales is None else inner * slot.scales).view(-1, inner.shape[2])
+        return output.addmm_(inner, slot.b).view(*input.shape[:-1], self.out_features)
+
+
+def _one_row(whole: torch.Tensor, out: int, b: torch.Tensor) -> torch.Tensor:
+    """The same for one token on a CPU, where the calls cost more than what they compute."""
+    flat = whole.view(-1)
+    # oneDNN takes longer to set up a product as thin as this than PyTorch's own loop to compute it.
+    torch.backends.mkldnn.enabled = False
+    flat[:out].addmv_(b.t(), flat[out:])
+    torch.backends.mkldnn.enabled = True
+    return whole[..., :out]
 
 
 class Slots:
@@ -85,11 +96,15 @@ class Slots:
                 self._layers[path] = module  # type: ignore[assignment]
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+        self._places = Places(0)
+        self._written: set[str] = set()
+        """Layers that ever had factors: the others' rooms hold zeros."""
         self._applied: tuple[Terms, ...] | None = ()
-        self._mixtures: OrderedDict[Terms, dict[str, Mixture]] = OrderedDict()
+        self._make_room(ROOM)
 
+    @torch.inference_mode()
     def load(self, lora: Lora) -> LoraWeights:
-        """Checks names and shapes, and copies. Raises InvalidAdapter."""
+        """Checks names and shapes, and fills a slot if one is free. Raises InvalidAdapter. Any thread."""
         for path, factors in lora.modules.items():
             layer = self._layers.get(path)
             if layer is None:
@@ -100,79 +115,109 @@ class Slots:
                     f"{path} is {list(given)} in the adapter and {[layer.out_features, layer.in_features]} in the base",
                     "Was the adapter made for another base?",
                 )
-        return LoraWeights(
-            {
-                path: Factors(self._own(_tensor(factors.a)), self._own(_tensor(factors.b).t() * factors.scaling))
-                for path, factors in lora.modules.items()
-            }
-        )
+        weights = lora_weights(lora)
+        if place := self._places.take(weights):
+            self._fill(weights, place)
+        return weights
 
-    def forget(self) -> None:
-        """Drops the side-by-side copies. Any thread: the step thread keeps what it has in hand."""
-        self._mixtures = OrderedDict()
+    def open(self, terms: Terms) -> None:
+        """A row with these adapters is coming."""
+        self._places.pin(_adapters([terms]))
+
+    def close(self, terms: Terms) -> None:
+        """It is gone."""
+        if self._places.unpin(_adapters([terms])):
+            self.apply(())
+
+    def fit(self, stacks: Iterable[Terms]) -> bool:
+        """Whether rows with these stacks can share a forward."""
+        return sum(adapter.rank for adapter in _adapters(stacks)) <= self._places.size
 
     def apply(self, stacks: Sequence[Terms]) -> None:
-        """Sets every layer for forwards over rows with these stacks, in this order. None: the base alone."""
+        """Sets every layer for forwards over rows with these stacks, in this order. Without rows: the base alone."""
         wanted = tuple(stacks)
         if wanted == self._applied:
             return
         self._applied = None  # until all layers are set
-        terms = tuple(dict.fromkeys(term for stack in wanted for term in stack))
-        mixture = self._mixture(terms) if terms else {}
-        uses = self._uses(wanted, terms, mixture)
+        adapters = _adapters(wanted)
+        if (needed := sum(adapter.rank for adapter in adapters)) > self._places.size:
+            self._make_room(1 << (needed - 1).bit_length())
+        places = self._places.arrange(adapters)
+        for adapter, place in places.items():
+            if not place.filled.is_set():
+                self._fill(adapter, place)
+        columns = max((place.end for place in places.values()), default=0)
+        uses, scales = self._mixture(wanted, places, columns)
+        touched = {path for adapter in adapters for path in adapter.modules}
         for path, layer in self._layers.items():
-            part = mixture.get(path)
-            layer.slot = Slot(part.factors, uses[part.columns]) if part else None
+            # nn.Module's own way of setting an attribute is ten times as slow.
+            vars(layer)["slot"] = _slot(layer, columns, uses, scales) if path in touched else None
         self._applied = wanted
 
-    def _mixture(self, terms: Terms) -> dict[str, Mixture]:
-        mixtures = self._mixtures
-        if terms not in mixtures:
-            paths = dict.fromkeys(path for term in terms for path in _modules(term))
-            mixtures[terms] = {path: _side_by_side(terms, path) for path in paths}
-            if len(mixtures) > MIXTURES:
-                mixtures.popitem(last=False)
-        mixtures.move_to_end(terms)
-        return mixtures[terms]
+    def _mixture(
+        self, stacks: tuple[Terms, ...], places: dict[LoraWeights, Place], columns: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """``uses`` and ``scales`` of `Slot`."""
+        plain = all(term.scale == 1 for stack in stacks for term in stack)
+        all_in_all = columns == sum(place.width for place in places.values()) and all(
+            len(stack) == len(places) for stack in stacks
+        )
+        if plain and all_in_all:
+            return None, None
+        scales = torch.zeros(len(stacks), 1, columns)
+        for row, stack in enumerate(stacks):
+            for term in stack:
+                place = places[term.weights]  # type: ignore[index]
+                scales[row, 0, place.start : place.end] = term.scale
+        uses = (scales != 0).to(self._device)
+        return uses, None if plain else scales.to(self._device, self._dtype)
 
-    def _uses(
-        self, stacks: tuple[Terms, ...], terms: Terms, mixture: dict[str, Mixture]
-    ) -> dict[tuple[int, ...], torch.Tensor | None]:
-        """Columns of a layer → [rows, 1, r] of who uses them. Few layouts differ, so few are made."""
-        layouts = {part.columns for part in mixture.values()}
-        if all(len(stack) == len(terms) for stack in stacks):
-            return dict.fromkeys(layouts)
-        member = torch.tensor([[term in stack for term in terms] for stack in stacks], device=self._device)
-        return {columns: member[:, list(columns)].unsqueeze(1) for columns in layouts}
+    def _fill(self, adapter: LoraWeights, place: Place) -> None:
+        """Copies an adapter's factors into its place."""
+        self._written.update(adapter.modules)
+        try:
+            for path in list(self._written):
+                layer = self._layers[path]
+                a = layer.room[layer.out_features + place.start : layer.out_features + place.end]
+                b = layer.b[place.start : place.end]
+                if path in adapter.modules:
+                    copy(adapter.modules[path], a, b)
+                else:
+                    a.zero_()
+                    b.zero_()
+        except BaseException:
+            self._places.drop(adapter)
+            raise
+        finally:
+            place.filled.set()
 
-    def _own(self, matrix: torch.Tensor) -> torch.Tensor:
-        return matrix.to(self._device, self._dtype).contiguous()
+    @torch.no_grad()
+    def _make_room(self, size: int) -> None:
+        """Gives every layer room for so many directions, keeping what is in them. As slow as copying the base."""
+        with self._places.lock:
+            self._places.settle()
+            for layer in self._layers.values():
+                rows = layer.out_features + self._places.size
+                room = layer.weight.new_zeros(layer.out_features + size, layer.in_features)
+                room[:rows] = layer.room if self._places.size else layer.weight
+                b = layer.weight.new_zeros(size, layer.out_features)
+                if self._places.size:
+                    b[: self._places.size] = layer.b
+                bias = None if layer.bias is None else layer.bias.new_zeros(layer.out_features + size)
+                if bias is not None:
+                    bias[: layer.out_features] = layer.bias
+                    layer.bias.data = bias[: layer.out_features]
+                layer.weight.data = room[: layer.out_features]  # and whatever is tied to it
+                vars(layer).update(room=room, room_bias=bias, b=b)
+            self._places.size = size
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Several adapters' factors in one layer, side by side."""
-
-    factors: Factors
-    columns: tuple[int, ...]
-    """For each of the r directions, which term of the mixture it belongs to."""
+def _slot(layer: SlotLinear, columns: int, uses: torch.Tensor | None, scales: torch.Tensor | None) -> Slot:
+    rows = layer.out_features + columns
+    bias = None if layer.room_bias is None else layer.room_bias[:rows]
+    return Slot(layer.room[:rows], bias, layer.b[:columns], uses, scales, uses is None and layer.room.is_cpu)
 
 
-def _tensor(tensor: Tensor) -> torch.Tensor:
-    """In single precision, so that the scaling is multiplied in before anything is rounded."""
-    return torch.frombuffer(bytearray(tensor.data), dtype=DTYPES[tensor.dtype]).reshape(tensor.shape).float()
-
-
-def _side_by_side(terms: Terms, path: str) -> Mixture:
-    parts = [(index, term, _modules(term)[path]) for index, term in enumerate(terms) if path in _modules(term)]
-    columns = tuple(index for index, _, factors in parts for _ in range(factors.a.shape[0]))
-    if len(parts) == 1 and parts[0][1].scale == 1:
-        return Mixture(parts[0][2], columns)
-    a = torch.cat([factors.a for _, _, factors in parts])
-    b = torch.cat([factors.b * term.scale for _, term, factors in parts])
-    return Mixture(Factors(a, b), columns)
-
-
-def _modules(term: Term) -> dict[str, Factors]:
-    assert isinstance(term.weights, LoraWeights)
-    return term.weights.modules
+def _adapters(stacks: Iterable[Terms]) -> list[LoraWeights]:
+    """The adapters in use, each once."""
+    return list(dict.fromkeys(term.weights for stack in stacks for term in stack))  # type: ignore[misc]

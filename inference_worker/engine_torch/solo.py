@@ -32,16 +32,13 @@ class SoloDecoder:
         self._slots = slots
         parameters = inspect.signature(model.forward).parameters
         self._state_name = "past_key_values" if "past_key_values" in parameters else "cache_params"
-        self._open = 0
 
     def open(self, terms: Terms) -> SoloRow:
-        self._open += 1
+        self._slots.open(terms)
         return SoloRow(terms)
 
     def close(self, row: SoloRow) -> None:
-        self._open -= 1
-        if not self._open:
-            self._slots.apply(())
+        self._slots.close(row.terms)
 
     def forward(self, work: Sequence[tuple[SoloRow, Sequence[int]]]) -> torch.Tensor:
         """Logits [n, vocabulary] after each row's last new token."""

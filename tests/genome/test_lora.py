@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from genome import lora
+from genome import lora, tensors
 from genome.errors import InvalidAdapter
 
 MODULE = "model.layers.0.mlp.up_proj"
@@ -119,5 +119,5 @@ def test_bfloat16_is_checked_for_finite_values() -> None:
     """numpy has no bf16; its bits are looked at."""
     good = np.array([0x3F80, 0xBF80], np.uint16).tobytes()
     for bad in (0x7F80, 0xFF80, 0x7FC0):
-        assert not lora.Tensor("BF16", (1,), np.array([bad], np.uint16).tobytes()).is_finite()
-    assert lora.Tensor("BF16", (2,), good).is_finite()
+        assert not tensors.Tensor("BF16", (1,), np.array([bad], np.uint16).tobytes()).is_finite()
+    assert tensors.Tensor("BF16", (2,), good).is_finite()

@@ -12,7 +12,8 @@ from genome import adapters, lora, registry
 from genome.adapters import AdapterId
 from genome.errors import Conflict, InvalidAdapter, NotFound
 from genome.layout import Home
-from genome.lora import Factors, Lora, Tensor
+from genome.lora import Factors, Lora
+from genome.tensors import Tensor
 
 BASE = "f" * 64
 Install = Callable[..., str]

@@ -24,7 +24,8 @@ from worker_runs import Foundry, Steps, generation
 
 from genome import lora
 from genome.errors import InvalidAdapter
-from genome.lora import Factors, Lora, Tensor
+from genome.lora import Factors, Lora
+from genome.tensors import Tensor
 from inference_worker.engine import Engine, Question, Term, Terms
 from inference_worker.engine_torch.model import TorchEngine
 

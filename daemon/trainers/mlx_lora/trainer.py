@@ -20,7 +20,7 @@ from daemon.trainers.batches import batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
 from daemon.trainers.mlx_lora.losses import ResponseLogits
-from genome import bases, lora
+from genome import bases, lora, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
@@ -171,11 +171,11 @@ def _sum(left: Any, right: Any) -> Any:
     return tree_map(mx.add, left, right)
 
 
-def _tensor(array: mx.array) -> lora.Tensor:
-    return lora.Tensor("F32", tuple(array.shape), np.array(array.astype(mx.float32)).tobytes())
+def _tensor(array: mx.array) -> tensors.Tensor:
+    return tensors.Tensor("F32", tuple(array.shape), np.array(array.astype(mx.float32)).tobytes())
 
 
-def _array(tensor: lora.Tensor) -> mx.array:
+def _array(tensor: tensors.Tensor) -> mx.array:
     """As float32; bfloat16 is the upper half of it."""
     if tensor.dtype == "BF16":
         values = (np.frombuffer(tensor.data, np.uint16).astype(np.uint32) << 16).view(np.float32)

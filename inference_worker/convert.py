@@ -134,6 +134,8 @@ def sampling(message: pb.Sampling) -> Sampling:
         max_tokens=message.max_tokens,
         stop=tuple(message.stop),
         keep_special_tokens=message.keep_special_tokens,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty or 1.0,
     )
 
 

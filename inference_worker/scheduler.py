@@ -152,7 +152,10 @@ class Scheduler:
 
     def _write(self, request: Generation, logits: Logits, index: int) -> None:
         sampler = request.sampler
-        token = logits.greedy[index] if sampler.greedy else sampler.choose(logits.row(index))
+        if sampler.plain:
+            token = logits.greedy[index]
+        else:
+            token = sampler.choose(logits.row(index), request.prompt, request.written)
         request.written.append(token)
         finish: Finish | None = None
         if token in request.end_tokens:

@@ -1,4 +1,4 @@
-"""Choosing a token from logits, and what a request may say about it."""
+"""Choosing a token from logits, telling how likely it was, and what a request may say about both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from genome.errors import InvalidInput
 LONGEST_STOP_STRING = 256
 LARGEST_PENALTY = 100.0
 """Far beyond what is of use, and far from where divided logits would overflow."""
+MOST_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Sampling:
     """Tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024); 0: all."""
     repetition_penalty: float = 1.0
     """Divides the positive logits of tokens that are there already, multiplies the negative (Keskar et al. 2019)."""
+    logprobs: int | None = None
+    """Tell each token's log-probability, and those of so many likeliest tokens; None: tell none."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -50,8 +53,19 @@ class Sampling:
                 f"a repetition_penalty of {self.repetition_penalty}",
                 f"Give 1 for none, or a number from {1 / LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}",
             )
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise InvalidInput(f"logprobs of {self.logprobs} tokens", f"Give 0 to {MOST_LOGPROBS}, or leave it out")
         if any(not stop or len(stop) > LONGEST_STOP_STRING for stop in self.stop):
             raise InvalidInput(f"a stop string has 1 to {LONGEST_STOP_STRING} characters", "Leave out the others")
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Natural log-probabilities at one place of a reply, in the model's own distribution."""
+
+    chosen: float
+    likeliest: tuple[tuple[int, float], ...]
+    """Tokens with theirs, likeliest first."""
 
 
 class Sampler:
@@ -63,8 +77,25 @@ class Sampler:
 
     @property
     def plain(self) -> bool:
-        """It is always the model's likeliest token: nobody needs the logits."""
+        """It is always the model's likeliest token: nothing needs choosing."""
         return self._sampling.temperature == 0 and self._sampling.repetition_penalty == 1
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether `choose` or `logprobs` will be needed: getting logits off a device costs time."""
+        return not self.plain or self._sampling.logprobs is not None
+
+    def logprobs(self, logits: np.ndarray, token: int) -> Logprobs | None:
+        """What the model thought of ``token`` and of the likeliest ones, if that was asked."""
+        if self._sampling.logprobs is None:
+            return None
+        shifted = logits.astype(np.float64) - logits.max()
+        logprobs = shifted - np.log(np.exp(shifted).sum())
+        count = min(self._sampling.logprobs, len(logprobs))
+        tokens = np.argpartition(-logprobs, count - 1)[:count] if count else np.empty(0, dtype=np.intp)
+        ordered = tokens[np.argsort(-logprobs[tokens], kind="stable")]
+        likeliest = tuple((int(each), float(logprobs[each])) for each in ordered)
+        return Logprobs(float(logprobs[token]), likeliest)
 
     def choose(self, logits: np.ndarray, *so_far: Sequence[int]) -> int:
         """One token, from logits [vocabulary] and the tokens that are there already."""

@@ -151,18 +151,19 @@ class Scheduler:
                 self._write(request, logits, index)
 
     def _write(self, request: Generation, logits: Logits, index: int) -> None:
-        sampler = request.sampler
-        if sampler.plain:
-            token = logits.greedy[index]
-        else:
-            token = sampler.choose(logits.row(index), request.prompt, request.written)
+        sampler, token, logprobs = request.sampler, logits.greedy[index], None
+        if sampler.reads_logits:
+            row = logits.row(index)
+            if not sampler.plain:
+                token = sampler.choose(row, request.prompt, request.written)
+            logprobs = sampler.logprobs(row, token)
         request.written.append(token)
         finish: Finish | None = None
         if token in request.end_tokens:
             finish = "stop"
         elif len(request.written) >= request.max_tokens:
             finish = "length"
-        self._events.append((request, Token(token, finish)))
+        self._events.append((request, Token(token, finish, logprobs)))
         if finish:
             self._free([request])
 

@@ -192,6 +192,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     raise event.error
                 made += 1
                 message.token_ids.append(event.id)
+                if event.logprobs is not None:
+                    message.logprobs.append(convert.logprob(event.logprobs, self._engine.tokenizer))
                 ends = event.id in generation.end_tokens
                 message.text += reply.end() if ends else reply.add([event.id])
                 if event.finish == "length":

@@ -72,6 +72,26 @@ def test_a_penalized_greedy_reply_is_the_librarys(engine: Engine, steps: Steps, 
     assert request.written != plain.written
 
 
+def test_logprobs_are_the_models_own_whatever_is_sampled() -> None:
+    """They sum to 1 as probabilities over the vocabulary, likeliest first, before temperature, penalty and limits."""
+    sampler = Sampler(Sampling(temperature=9.0, top_k=1, repetition_penalty=5.0, logprobs=20))
+    found = sampler.logprobs(LOGITS, 3)
+    assert found is not None
+    assert found.chosen == pytest.approx(np.log(0.15), abs=1e-6)
+    assert [token for token, _ in found.likeliest] == [1, 2, 3, 0]
+    assert sum(np.exp(logprob) for _, logprob in found.likeliest) == pytest.approx(1)
+    alone = Sampler(Sampling(logprobs=0)).logprobs(LOGITS, 3)
+    assert alone is not None
+    assert (alone.chosen, alone.likeliest) == (found.chosen, ())
+
+
+def test_logits_are_read_only_where_they_are_needed() -> None:
+    """A greedy reply without penalty and logprobs never takes logits off the device."""
+    assert not Sampler(Sampling(top_k=3)).reads_logits
+    for settings in ({"temperature": 1.0}, {"repetition_penalty": 1.1}, {"logprobs": 0}):
+        assert Sampler(Sampling(**settings)).reads_logits
+
+
 def test_a_seed_gives_the_same_reply_whatever_shares_the_batch(engine: Engine, steps: Steps) -> None:
     """The same seed writes the same tokens alone and among others; another seed writes others."""
 
@@ -97,6 +117,8 @@ def test_a_seed_gives_the_same_reply_whatever_shares_the_batch(engine: Engine, s
         ("temperature", float("nan")),
         ("top_p", 1.5),
         ("top_k", -1),
+        ("logprobs", -1),
+        ("logprobs", 21),
         ("min_p", -0.1),
         ("min_p", 1.1),
         ("min_p", float("nan")),

@@ -163,6 +163,33 @@ async def test_scores_are_of_exactly_the_reply_and_its_end(worker: RunningWorker
     assert sum(answers[0].token_logprobs) == pytest.approx(answers[0].logprob, abs=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+async def test_logprobs_of_a_reply_are_the_scores_of_its_tokens(
+    worker: RunningWorker, foundry: Foundry, temperature: float
+) -> None:
+    """One a token, equal to what Score says of the same tokens; asking for them changes no reply."""
+    await worker.load(foundry("one", seed=11), OLD)
+    settings = {"max_tokens": 12, "temperature": temperature, "seed": 5, "repetition_penalty": 1.2}
+    plain, silent = await worker.ask("hello", route="ann/code", sampling=pb.Sampling(**settings))
+    text, messages = await worker.ask("hello", route="ann/code", sampling=pb.Sampling(**settings, logprobs=3))
+    tokens = [token for message in messages for token in message.token_ids]
+    told = [logprob for message in messages for logprob in message.logprobs]
+    assert text == plain
+    assert not any(message.logprobs for message in silent)
+    continuation = pb.ScoreRequest.Continuation(token_ids=pb.ScoreRequest.TokenIds(ids=tokens))
+    item = pb.ScoreRequest.Item(messages=[pb.Message(content="hello")], continuations=[continuation])
+    scored = await worker.stub.Score(pb.ScoreRequest(items=[item], route="ann/code"))
+    assert [each.logprob for each in told] == pytest.approx(
+        list(scored.items[0].continuations[0].token_logprobs), abs=1e-3
+    )
+    for token, each in zip(tokens, told, strict=True):
+        first, *_ = each.alternatives
+        assert len(each.alternatives) == 3
+        assert first.logprob >= each.logprob
+        assert all(other.logprob == each.logprob for other in each.alternatives if other.token_id == token)
+        assert first.text == worker.engine.tokenizer.decode([first.token_id], special=True)
+
+
 async def test_many_scores_come_in_order_and_equal_single_ones(worker: RunningWorker, engine: Engine) -> None:
     """Batches of questions of many lengths give each its own score, in the order asked."""
     texts = ["a" * length for length in range(1, 40)]

@@ -28,6 +28,9 @@ PROMPT_CHUNK = 512
 SCORE_CHUNK = 1024
 """Tokens of scoring a forward computes, more only if one question is larger."""
 
+RETRY_SECONDS = 1.0
+"""What a refused request is told to wait."""
+
 
 class Scheduler:
     """Runs requests on an engine, up to ``max_rows`` replies at a time; up to ``max_queue`` requests wait."""
@@ -58,7 +61,7 @@ class Scheduler:
                 raise Unavailable("the worker is shutting down", "Try again in some seconds")
             waiting = len(self._waiting) + len(self._scoring)
             if waiting >= self._max_queue:
-                raise Busy(f"{waiting} requests wait already", "Try again in a second")
+                raise Busy(f"{waiting} requests wait already", f"Try again in {RETRY_SECONDS:g} s", RETRY_SECONDS)
             if isinstance(request, Scoring):
                 self._scoring.append(request)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from worker_runs import Foundry, RunningWorker, running
 
 from genome import lora
+from genome.errors import Busy
 from genome.v1 import inference_pb2 as pb
+from genome.v1 import inference_pb2_grpc
 from inference_worker.engine import Engine, Question
 
 pytestmark = pytest.mark.anyio
@@ -249,7 +252,34 @@ async def test_a_full_worker_says_so(engine: Engine, base_path: Path, tmp_path: 
         refused = [each for each in results if isinstance(each, grpc.aio.AioRpcError)]
         assert refused
         assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert "Try again" in (refused[0].details() or "")
+        assert "Try again in 1 s" in (refused[0].details() or "")
+        assert [each.trailing_metadata().get("grpc-retry-pushback-ms") for each in refused] == ["1000"] * len(refused)
+
+
+async def test_a_client_with_a_retry_policy_waits_as_it_is_told(
+    worker: RunningWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC's own retries go by the hint, not by the policy's backoff, and the request is answered."""
+    submit, refused = worker.steps.submit, []
+
+    def full_at_first(request: Any) -> None:
+        if not refused:
+            refused.append(request)
+            raise Busy("full", "Try again", retry_seconds=0.1)
+        submit(request)
+
+    monkeypatch.setattr(worker.steps, "submit", full_at_first)
+    policy = {"maxAttempts": 2, "initialBackoff": "60s", "maxBackoff": "60s", "backoffMultiplier": 1,
+              "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}  # fmt: skip
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    async with grpc.aio.insecure_channel(
+        f"unix:{tmp_path}/w.sock", options=[("grpc.service_config", config)]
+    ) as patient:
+        request = pb.GenerateRequest(text="hello", sampling=pb.Sampling(max_tokens=2))
+        call = inference_pb2_grpc.InferenceServiceStub(patient).Generate(request, timeout=20)
+        messages = [message async for message in call]
+    assert len(refused) == 1
+    assert messages[-1].finish_reason != 0
 
 
 async def test_the_worker_says_what_it_is(worker: RunningWorker, base_path: Path, foundry: Foundry) -> None:

@@ -7,6 +7,7 @@ side by side, and which row uses which: one pair of matrix products serves them 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ class Slots:
         self._applied: tuple[Terms, ...] | None = ()
         self._mixtures: OrderedDict[Terms, dict[str, Mixture]] = OrderedDict()
 
-    def load(self, lora: Lora) -> LoraWeights:
-        """Checks names and shapes, and copies. Raises InvalidAdapter."""
+    def size(self, lora: Lora) -> int:
+        """Bytes it takes here. Checks names and shapes; raises InvalidAdapter."""
         for path, factors in lora.modules.items():
             layer = self._layers.get(path)
             if layer is None:
@@ -100,6 +101,12 @@ class Slots:
                     f"{path} is {list(given)} in the adapter and {[layer.out_features, layer.in_features]} in the base",
                     "Was the adapter made for another base?",
                 )
+        shapes = [tensor.shape for factors in lora.modules.values() for tensor in (factors.a, factors.b)]
+        return sum(map(math.prod, shapes)) * self._dtype.itemsize
+
+    def load(self, lora: Lora) -> LoraWeights:
+        """Checks likewise, and copies."""
+        self.size(lora)
         return LoraWeights(
             {
                 path: Factors(self._own(_tensor(factors.a)), self._own(_tensor(factors.b).t() * factors.scaling))

@@ -19,7 +19,7 @@ from inference_worker.engine import Likelihood, Question, Term, Terms
 from inference_worker.requests import EngineFailure, Failed, Generation, Request, Scoring, Token
 from inference_worker.sampling import Sampler, Sampling
 
-CHUNK = 12
+CHUNK = 8
 """So small that short prompts come in chunks."""
 STACKS: tuple[Terms, ...] = (
     (),
@@ -34,7 +34,7 @@ WAYS = (
 )
 END = frozenset({7})
 
-tokens = st.lists(st.integers(0, 5), min_size=1, max_size=30).map(tuple)
+tokens = st.lists(st.integers(0, 5), min_size=1, max_size=20).map(tuple)
 stacks = st.sampled_from((*STACKS, *STACKS, DAMAGED))
 
 
@@ -77,7 +77,7 @@ class Serving(RuleBasedStateMachine):
     @rule(
         prompt=tokens,
         terms=stacks,
-        count=st.integers(1, 6),
+        count=st.integers(1, 20),
         sampling=st.sampled_from(WAYS),
         background=st.booleans(),
     )
@@ -94,6 +94,13 @@ class Serving(RuleBasedStateMachine):
         request = Scoring(tuple(Question(terms, *each) for each in asked), background)
         self.submit(request, answered(request))
 
+    @rule(prompt=tokens)
+    @precondition(lambda self: any(each.background and len(getattr(each, "written", ())) > 2 for each in self.live()))
+    def take_the_rows_of_background_work(self, prompt: tuple[int, ...]) -> None:
+        for _ in range(self.max_rows):
+            self.generate(prompt, (), 1, WAYS[0], False)
+        self.step()
+
     @rule(data=st.data())
     @precondition(lambda self: self.live())
     def cancel(self, data: st.DataObject) -> None:
@@ -105,7 +112,11 @@ class Serving(RuleBasedStateMachine):
     def break_a_forward(self) -> None:
         self.engine.break_next = True
 
-    @rule()
+    @rule(times=st.integers(1, 6))
+    def work(self, times: int) -> None:
+        for _ in range(times):
+            self.step()
+
     def step(self) -> None:
         """A step; what interactive requests get of it does not depend on background ones."""
         interactive = [each for each in self.live() if not each.background]
@@ -137,6 +148,7 @@ class Serving(RuleBasedStateMachine):
     @invariant()
     def everyone_hears_what_is_owed_and_ends_once(self) -> None:
         """Tokens and scores are those computed alone; nothing comes after an end, a failure or a cancel."""
+        assert not self.broken & set(self.live())
         for request, owed in self.owed.items():
             events = self.events(request)
             assert len(events) <= self.silent_from.get(request, len(events))
@@ -206,5 +218,22 @@ class Serving(RuleBasedStateMachine):
         return [each for each in self.live() if isinstance(each, Scoring) or each.row is None]
 
 
-Serving.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Serving.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestServing = Serving.TestCase
+
+
+def test_a_reply_longer_than_a_chunk_survives_losing_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed again in several chunks of its own tokens, it goes on as if it had never been interrupted."""
+    monkeypatch.setattr(scheduler, "PROMPT_CHUNK", CHUNK)
+    steps = Steps(FakeEngine(), max_rows=1)  # type: ignore[arg-type]
+    slow = generation((1, 2), 40, STACKS[1], background=True)
+    steps.submit(slow)
+    while len(slow.written) < 30:
+        steps.step()
+    urgent = generation((3,), 1)
+    steps.submit(urgent)
+    steps.step_until_done(urgent, slow)
+    uninterrupted: list[int] = []
+    while len(uninterrupted) < 40:
+        uninterrupted.append(int(logits_after(slow.terms, [*slow.prompt, *uninterrupted]).argmax()))
+    assert slow.written == uninterrupted

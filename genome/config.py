@@ -41,6 +41,8 @@ class Worker(Section):
     """Where a request sets no limit."""
     adapter_grace_seconds: float = Field(30.0, ge=0)
     """How long an unloaded adapter stays in memory after its last request."""
+    adapter_memory_mb: int = Field(1024, ge=0)
+    """Of all adapters together; 0: no limit."""
     shutdown_seconds: float = Field(20.0, ge=0)
     """How long running requests may take to end after SIGTERM."""
     adapter_roots: tuple[str, ...] = ()

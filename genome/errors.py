@@ -41,6 +41,11 @@ class Conflict(GenomeError):
 class Busy(GenomeError):
     """Another process holds what is needed, or a queue is full; trying again later can help."""
 
+    def __init__(self, message: str, hint: str = "", retry_seconds: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_seconds = retry_seconds
+        """When, where that is known."""
+
 
 class Unavailable(GenomeError):
     """The worker or the daemon does not answer."""

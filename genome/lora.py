@@ -26,8 +26,8 @@ from genome.tensors import Tensor, TensorFile
 PEFT_WEIGHTS = "adapter_model.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
-PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
-MLX_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[ab])")
+PEFT_KEY = ("base_model.model.", ".weight", "AB")
+MLX_KEY = ("", "", "ab")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Lora:
 
     modules: Mapping[str, Factors]
     digest: str
+    buffer: memoryview | None = None
+    """The file, where the factors are views of it at their ``start``."""
 
     @property
     def rank(self) -> int:
@@ -91,14 +93,14 @@ def read(path: Path, rank: int | None = None, alpha: float | None = None, known:
         config = _single_file_config(path, file, rank, alpha)
     if not file.tensors:
         raise InvalidAdapter(f"{weights} holds no tensors")
-    if "fine_tune_type" in config or any(MLX_KEY.fullmatch(name) for name in file.tensors):
+    if "fine_tune_type" in config or any(name.endswith((".lora_a", ".lora_b")) for name in file.tensors):
         modules = _from_mlx(weights, file.tensors, config)
     else:
         modules = _from_peft(weights, file.tensors, config)
     if not file.is_finite:
         name = next(name for name, tensor in file.tensors.items() if not tensor.is_finite())
         raise InvalidAdapter(f"{weights}: {name} has values that are not finite")
-    return Lora(modules, known.sha256 if known is not None else file.sha256)
+    return Lora(modules, known.sha256 if known is not None else file.sha256, file.buffer)
 
 
 def write_peft(directory: Path, lora: Lora, base: str) -> None:
@@ -192,16 +194,18 @@ def _from_mlx(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) -
     return modules
 
 
-def _pairs(path: Path, found: Mapping[str, Tensor], key: re.Pattern[str]) -> dict[str, dict[str, Tensor]]:
+def _pairs(path: Path, found: Mapping[str, Tensor], key: tuple[str, str, str]) -> dict[str, dict[str, Tensor]]:
+    """Module → its two factors, by names as ``key`` says: what they begin with, how they end, letters between."""
+    prefix, suffix, letters = key
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in found.items():
-        match = key.fullmatch(name)
-        if match is None:
+        module, _, factor = name.removeprefix(prefix).removesuffix(suffix).rpartition(".lora_")
+        if not (module and factor in letters and name == f"{prefix}{module}.lora_{factor}{suffix}"):
             raise InvalidAdapter(
                 f"{path} holds {name}, which is no LoRA factor of a linear layer",
                 "Train with LoRA on linear layers only",
             )
-        pairs.setdefault(match["module"], {})[match["factor"].upper()] = tensor
+        pairs.setdefault(module, {})[factor.upper()] = tensor
     for module, pair in pairs.items():
         if len(pair) != 2:
             raise InvalidAdapter(f"{path} has only one of the two factors of {module}")

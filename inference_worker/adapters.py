@@ -2,7 +2,8 @@
 
 Promised: a load that fails changes nothing; routes change in one assignment, after everything was checked; a lease
 keeps what a request began with until it is given back; an unloaded or replaced adapter leaves memory after its last
-lease and a grace period. Everything here runs on the event loop, except the reading of files.
+lease and a grace period; over the memory budget those leave that nobody uses, or the newcomer is refused. Everything
+here runs on the event loop, except the reading of files.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+import structlog
+
 from genome.adapters import AdapterId
 from genome.errors import Conflict, InvalidInput, NotFound
+from genome.lora import Lora
 from inference_worker.engine import Engine, Term, Terms, Weights
+from inference_worker.memory import Held, leaving
 from inference_worker.routes import Entry, Stack, Table, Variants, check, check_scale, check_stack
 from inference_worker.sources import Source
+
+log = structlog.get_logger()
 
 State = Literal["standby", "routed", "retiring"]
 
@@ -63,6 +70,8 @@ class LoadOrder:
     replace_id: str = ""
     expected_digest: str = ""
     standby: bool = False
+    evict: bool = True
+    """Adapters that nobody uses may leave memory for it."""
     expected_generation: int | None = None
     grace_seconds: float | None = None
 
@@ -96,13 +105,16 @@ class Lease:
 class Adapters:
     """All adapters in memory and the routing table over them."""
 
-    def __init__(self, engine: Engine, source: Source, grace_seconds: float, later: Later) -> None:
+    def __init__(self, engine: Engine, source: Source, grace_seconds: float, later: Later, budget: int = 0) -> None:
         self.table = Table()
+        self.budget_bytes = budget
+        """Of all adapters together; 0: as much as there is."""
         self._engine = engine
         self._source = source
         self._grace_seconds = grace_seconds
         self._later = later
         self._loaded: dict[str, Adapter] = {}
+        """The least recently loaded or leased first."""
         self._in_flight: Counter[str] = Counter()
         self._retiring: dict[str, float] = {}
         """Adapter id → its grace period in seconds."""
@@ -127,11 +139,7 @@ class Adapters:
         path = self._source.locate(order.path)
         started = time.perf_counter()
         async with self._loading:
-            present = self._loaded.get(order.id)
-            if present is not None and order.expected_digest == present.digest:
-                adapter = replace(present, scale=order.scale)
-            else:
-                adapter = await asyncio.to_thread(self._read, order, path, present)
+            adapter = await self._take_in(order, path)
             loaded = time.perf_counter()
             # Nothing awaits from here on: checks and assignment see the same table.
             self._check(order)
@@ -139,6 +147,7 @@ class Adapters:
             present = self._loaded.get(order.id)
             self._revive(order.id)
             self._loaded[order.id] = adapter
+            self._touch(order.id)
             self.table = table
             swapped = time.perf_counter()
             if order.replace_id in self._loaded:
@@ -186,6 +195,7 @@ class Adapters:
         adapters = tuple(self._applied(entry) for entry in stack)
         for adapter, _ in adapters:
             self._in_flight[adapter.id] += 1
+            self._touch(adapter.id)
             self._stop_timer(adapter.id)
         try:
             yield Lease(route, table.generation, adapters)
@@ -204,16 +214,41 @@ class Adapters:
         if not self.table.naming(order.replace_id) and not self.table.naming(order.id):
             raise NotFound(f"no route uses {order.replace_id}, so nothing would be replaced", "Load without replace_id")
 
-    def _read(self, order: LoadOrder, path: Path, present: Adapter | None) -> Adapter:
-        weights = self._source.read(path, order.expected_digest)
-        if present is None:
-            return Adapter(order.id, weights.digest, order.scale, weights.rank, str(path), self._engine.load(weights))
-        if present.digest != weights.digest:
-            raise AnotherDigest(
-                f"{order.id} is loaded with digest {present.digest[:12]}…, and {path} has {weights.digest[:12]}…",
-                "A version never changes: give the new weights a new id, or unload the old ones first",
+    async def _take_in(self, order: LoadOrder, path: Path) -> Adapter:
+        present = self._loaded.get(order.id)
+        if present is not None and order.expected_digest == present.digest:
+            return replace(present, scale=order.scale)
+        lora, size = await asyncio.to_thread(self._read, path, order.expected_digest)
+        if present := self._loaded.get(order.id):
+            if present.digest != lora.digest:
+                raise AnotherDigest(
+                    f"{order.id} is loaded with digest {present.digest[:12]}…, and {path} has {lora.digest[:12]}…",
+                    "A version never changes: give the new weights a new id, or unload the old ones first",
+                )
+            return replace(present, scale=order.scale)
+        self._check(order)
+        self._make_room(order, size)
+        weights = await asyncio.to_thread(self._engine.load, lora)
+        return Adapter(order.id, lora.digest, order.scale, lora.rank, str(path), weights)
+
+    def _read(self, path: Path, digest: str) -> tuple[Lora, int]:
+        """What lies at ``path``, checked in every way, and the memory it will take."""
+        lora = self._source.read(path, digest)
+        return lora, self._engine.size(lora)
+
+    def _make_room(self, order: LoadOrder, size: int) -> None:
+        held = [
+            Held(
+                adapter.id,
+                adapter.weights.memory_bytes,
+                in_use=not order.evict or self._in_flight[adapter.id] > 0 or bool(self.table.naming(adapter.id)),
+                retiring=adapter.id in self._retiring,
             )
-        return replace(present, scale=order.scale)
+            for adapter in self._loaded.values()
+        ]
+        for adapter_id in leaving(held, order.id, size, self.budget_bytes):
+            log.info("an adapter leaves memory to make room", adapter=adapter_id, newcomer=order.id)
+            self._remove(adapter_id)
 
     def _routed(self, order: LoadOrder) -> Table:
         if order.replace_id:
@@ -230,7 +265,11 @@ class Adapters:
         adapter = self._get(entry.adapter_id)
         return adapter, adapter.scale if entry.scale is None else entry.scale
 
+    def _touch(self, adapter_id: str) -> None:
+        self._loaded[adapter_id] = self._loaded.pop(adapter_id)
+
     def _give_back(self, adapter_id: str) -> None:
+        self._touch(adapter_id)
         self._in_flight[adapter_id] -= 1
         if not self._in_flight[adapter_id]:
             del self._in_flight[adapter_id]

@@ -10,7 +10,7 @@ from inference_worker.adapters import Adapter, Adapters, Lease, Loaded, LoadOrde
 from inference_worker.engine import Likelihood, Tokenizer
 from inference_worker.requests import Finish
 from inference_worker.routes import Entry, Stack, Table, Variant, Variants
-from inference_worker.sampling import Sampling
+from inference_worker.sampling import Logprobs, Sampling
 
 STATES = {
     "standby": pb.AdapterInfo.STANDBY,
@@ -134,6 +134,19 @@ def sampling(message: pb.Sampling) -> Sampling:
         max_tokens=message.max_tokens,
         stop=tuple(message.stop),
         keep_special_tokens=message.keep_special_tokens,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty or 1.0,
+        logprobs=message.logprobs if message.HasField("logprobs") else None,
+    )
+
+
+def logprob(found: Logprobs, tokenizer: Tokenizer) -> pb.Logprob:
+    return pb.Logprob(
+        logprob=found.chosen,
+        alternatives=[
+            pb.Logprob.Alternative(token_id=token, logprob=value, text=tokenizer.decode([token], special=True))
+            for token, value in found.likeliest
+        ],
     )
 
 

@@ -161,8 +161,12 @@ class Engine(Protocol):
     facts: Facts
     tokenizer: Tokenizer
 
+    def size(self, lora: Lora) -> int:
+        """Bytes its weights will take. Checks ``lora`` against the base; raises InvalidAdapter. Any thread."""
+        ...
+
     def load(self, lora: Lora) -> Weights:
-        """Checks ``lora`` against the base and makes it ready to compute. Raises InvalidAdapter. Any thread."""
+        """Checks likewise, and makes ``lora`` ready to compute. Any thread."""
         ...
 
     def forget(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from genome.errors import GenomeError
 from inference_worker.engine import Likelihood, Question, Row, Terms
-from inference_worker.sampling import Sampler
+from inference_worker.sampling import Logprobs, Sampler
 
 Finish = Literal["stop", "length"]
 
@@ -23,6 +23,8 @@ class Token:
 
     id: int
     finish: Finish | None = None
+    logprobs: Logprobs | None = None
+    """Where they were asked for."""
 
 
 @dataclass(frozen=True)

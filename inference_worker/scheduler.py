@@ -28,6 +28,9 @@ PROMPT_CHUNK = 512
 SCORE_CHUNK = 1024
 """Tokens of scoring a forward computes, more only if one question is larger."""
 
+RETRY_SECONDS = 1.0
+"""What a refused request is told to wait."""
+
 
 class Scheduler:
     """Runs requests on an engine, up to ``max_rows`` replies at a time; up to ``max_queue`` requests wait."""
@@ -58,7 +61,7 @@ class Scheduler:
                 raise Unavailable("the worker is shutting down", "Try again in some seconds")
             waiting = len(self._waiting) + len(self._scoring)
             if waiting >= self._max_queue:
-                raise Busy(f"{waiting} requests wait already", "Try again in a second")
+                raise Busy(f"{waiting} requests wait already", f"Try again in {RETRY_SECONDS:g} s", RETRY_SECONDS)
             if isinstance(request, Scoring):
                 self._scoring.append(request)
             else:
@@ -151,15 +154,19 @@ class Scheduler:
                 self._write(request, logits, index)
 
     def _write(self, request: Generation, logits: Logits, index: int) -> None:
-        sampler = request.sampler
-        token = logits.greedy[index] if sampler.greedy else sampler.choose(logits.row(index))
+        sampler, token, logprobs = request.sampler, logits.greedy[index], None
+        if sampler.reads_logits:
+            row = logits.row(index)
+            if not sampler.plain:
+                token = sampler.choose(row, request.prompt, request.written)
+            logprobs = sampler.logprobs(row, token)
         request.written.append(token)
         finish: Finish | None = None
         if token in request.end_tokens:
             finish = "stop"
         elif len(request.written) >= request.max_tokens:
             finish = "length"
-        self._events.append((request, Token(token, finish)))
+        self._events.append((request, Token(token, finish, logprobs)))
         if finish:
             self._free([request])
 

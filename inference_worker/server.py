@@ -52,7 +52,8 @@ async def serve(config: Config, home: Home) -> int:
     with sockets.reserved(config.worker.listen, home.worker_socket) as address:
         engine = await asyncio.to_thread(engines.load, base, config.worker)
         source = sources.Source(sources.roots(home.adapters, config.worker.adapter_roots), bases.fingerprint(base))
-        adapters = Adapters(engine, source, config.worker.adapter_grace_seconds, loop.call_later)
+        budget = config.worker.adapter_memory_mb << 20
+        adapters = Adapters(engine, source, config.worker.adapter_grace_seconds, loop.call_later, budget)
         with stepping(engine, config.worker, stop) as steps:
             await _warm_up(engine, steps)
             await load_promoted(home, adapters)
@@ -72,7 +73,8 @@ async def load_promoted(home: Home, adapters: Adapters) -> None:
         for entry in entries.values():
             path = str(home.adapter(entry.adapter))
             try:
-                await adapters.load(LoadOrder(path, entry.adapter, expected_digest=entry.digest, standby=True))
+                order = LoadOrder(path, entry.adapter, expected_digest=entry.digest, standby=True, evict=False)
+                await adapters.load(order)
             except GenomeError as error:
                 log.error("a promoted adapter cannot be served", adapter=entry.adapter, reason=str(error))
                 broken.add(entry.adapter)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -37,10 +37,18 @@ STATUS: tuple[tuple[type[errors.GenomeError], grpc.StatusCode], ...] = (
     (errors.GenomeError, grpc.StatusCode.INTERNAL),
 )
 """The first class that fits decides."""
+RETRY_METADATA = "grpc-retry-pushback-ms"
 
 
 def status(error: errors.GenomeError) -> grpc.StatusCode:
     return next(code for kind, code in STATUS if isinstance(error, kind))
+
+
+async def refuse(context: grpc.aio.ServicerContext, error: errors.GenomeError) -> NoReturn:
+    """Ends a call with our error; where it says when to try again, in the metadata gRPC's own retries go by."""
+    seconds = error.retry_seconds if isinstance(error, errors.Busy) else None
+    trailing = () if seconds is None else ((RETRY_METADATA, str(round(seconds * 1000))),)
+    await context.abort(status(error), str(error), trailing)
 
 
 def answers(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Awaitable[Any]]:
@@ -50,7 +58,7 @@ def answers(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any,
         try:
             return await method(self, request)
         except errors.GenomeError as error:
-            return await context.abort(status(error), str(error))
+            return await refuse(context, error)
 
     return answer
 
@@ -63,7 +71,7 @@ def streams(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, 
             async for message in method(self, request):
                 yield message
         except errors.GenomeError as error:
-            await context.abort(status(error), str(error))
+            await refuse(context, error)
 
     return stream
 
@@ -192,6 +200,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     raise event.error
                 made += 1
                 message.token_ids.append(event.id)
+                if event.logprobs is not None:
+                    message.logprobs.append(convert.logprob(event.logprobs, self._engine.tokenizer))
                 ends = event.id in generation.end_tokens
                 message.text += reply.end() if ends else reply.add([event.id])
                 if event.finish == "length":

@@ -182,6 +182,12 @@ def test_every_call_is_described(proto: Any) -> None:
         assert set(service.methods_by_name) <= described
 
 
+def test_every_way_of_sampling_is_described() -> None:
+    """docs/wire.md has a row for each field of Sampling, and for no other."""
+    described = rows(page("wire.md").partition("### Sampling")[2].partition("\n## ")[0])
+    assert {row[0].strip("`") for row in described} - {"field"} == set(inference_pb2.Sampling.DESCRIPTOR.fields_by_name)
+
+
 @pytest.mark.parametrize("protocol", [Engine, Logits, Tokenizer], ids=lambda protocol: protocol.__name__)
 def test_every_member_an_engine_needs_is_described(protocol: type) -> None:
     """docs/engines.md names each member of the protocol."""

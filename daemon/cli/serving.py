@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli import options
 from daemon.cli.options import HomeOption, JsonOption
+
+if TYPE_CHECKING:
+    from genome.config import Config
+    from genome.layout import Home
+    from genome.v1.inference_pb2 import GenerateRequest, GenerateResponse
 
 
 def register(app: typer.Typer) -> None:
@@ -70,12 +75,12 @@ def ask(
     route: Annotated[str, typer.Option(help="Whom: <persona> or <persona>/<domain>. Default: the base alone.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Longest reply. 0: the worker's default.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    min_p: Annotated[float, typer.Option(help="Only tokens at least so likely, relative to the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: fewer tokens that were there before.")] = 1.0,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask the worker; the reply streams to standard output, what made it to standard error."""
-    import anyio
-
     from daemon import worker_client
     from genome.signals import Turn
     from genome.v1 import inference_pb2 as pb
@@ -84,19 +89,11 @@ def ask(
     request = pb.GenerateRequest(
         route=route,
         messages=worker_client.messages([Turn(role="user", content=question)]),
-        sampling=pb.Sampling(temperature=temperature, max_tokens=max_tokens),
+        sampling=pb.Sampling(
+            temperature=temperature, max_tokens=max_tokens, min_p=min_p, repetition_penalty=repetition_penalty
+        ),
     )
-
-    async def stream() -> tuple[str, pb.GenerateResponse]:
-        text, last = "", pb.GenerateResponse()
-        async with worker_client.connect(config, at) as client:
-            async for last in client.generate(request):
-                text += last.text
-                if not json:
-                    print(last.text, end="", flush=True)
-        return text, last
-
-    text, last = anyio.run(stream)
+    text, last = _stream(at, config, request, echo=not json)
     adapters = [{"id": used.id, "digest": used.digest, "scale": used.scale} for used in last.served.adapters]
     if json:
         served = {"route": last.served.route, "generation": last.served.generation, "adapters": adapters}
@@ -105,6 +102,24 @@ def ask(
     names = ", ".join(used["id"] for used in adapters) or "the base alone"
     print(f"({names}; generation {last.served.generation})", file=sys.stderr)
     return None
+
+
+def _stream(at: Home, config: Config, request: GenerateRequest, echo: bool) -> tuple[str, GenerateResponse]:
+    """The whole reply and its last message; ``echo``: prints it as it comes."""
+    import anyio
+
+    from daemon import worker_client
+
+    async def stream() -> tuple[str, GenerateResponse]:
+        text = ""
+        async with worker_client.connect(config, at) as client:
+            async for last in client.generate(request):
+                text += last.text
+                if echo:
+                    print(last.text, end="", flush=True)
+        return text, last
+
+    return anyio.run(stream)
 
 
 def demo(

@@ -81,7 +81,8 @@ class InferenceServiceServicer:
 
     def LoadAdapter(self, request, context):
         """Loads beside what serves, checks (digest, base, names, shapes, finite), and only then assigns the routes.
-        Idempotent on (adapter_id, digest). A failed load changes nothing.
+        Idempotent on (adapter_id, digest). A failed load changes nothing. Where the memory for adapters is full, those that
+        no route names and no request uses leave it, or the load is refused with RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

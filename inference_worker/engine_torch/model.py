@@ -60,6 +60,9 @@ class TorchEngine:
             notes=notes,
         )
 
+    def size(self, lora: Lora) -> int:
+        return self._slots.size(lora)
+
     def load(self, lora: Lora) -> LoraWeights:
         return self._slots.load(lora)
 

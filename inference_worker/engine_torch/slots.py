@@ -11,6 +11,8 @@ first needs it.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +23,7 @@ from torch.nn import functional
 from genome.errors import InvalidAdapter
 from genome.lora import Lora
 from inference_worker.engine import Terms
-from inference_worker.engine_torch.factors import LoraWeights, copy, lora_weights
+from inference_worker.engine_torch.factors import LoraWeights, copy_all, memory_bytes
 from inference_worker.engine_torch.places import Place, Places
 
 ROOM = 64
@@ -84,6 +86,21 @@ def _one_row(whole: torch.Tensor, out: int, b: torch.Tensor) -> torch.Tensor:
     return whole[..., :out]
 
 
+@dataclass
+class Kind:
+    """Layers of one shape and name, such as every q_proj: their factors are copied in one go."""
+
+    paths: list[str]
+    """In the order they have in an adapter's file."""
+    layers: list[SlotLinear]
+    room: torch.Tensor
+    """[layers, out + room, in]"""
+    b: torch.Tensor
+    """[layers, room, out]"""
+    written: bool = False
+    """Any adapter ever had factors for them; else all room is zeros."""
+
+
 class Slots:
     """The adapters' places in one model."""
 
@@ -97,14 +114,12 @@ class Slots:
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._places = Places(0)
-        self._written: set[str] = set()
-        """Layers that ever had factors: the others' rooms hold zeros."""
+        self._kinds: list[Kind] = []
         self._applied: tuple[Terms, ...] | None = ()
         self._make_room(ROOM)
 
-    @torch.inference_mode()
-    def load(self, lora: Lora) -> LoraWeights:
-        """Checks names and shapes, and fills a slot if one is free. Raises InvalidAdapter. Any thread."""
+    def size(self, lora: Lora) -> int:
+        """Bytes it takes here. Checks names and shapes; raises InvalidAdapter."""
         for path, factors in lora.modules.items():
             layer = self._layers.get(path)
             if layer is None:
@@ -115,7 +130,13 @@ class Slots:
                     f"{path} is {list(given)} in the adapter and {[layer.out_features, layer.in_features]} in the base",
                     "Was the adapter made for another base?",
                 )
-        weights = lora_weights(lora)
+        return memory_bytes(lora)
+
+    @torch.inference_mode()
+    def load(self, lora: Lora) -> LoraWeights:
+        """Checks likewise, and fills a slot if one is free. Any thread."""
+        self.size(lora)
+        weights = LoraWeights(lora)
         if place := self._places.take(weights):
             self._fill(weights, place)
         return weights
@@ -148,7 +169,7 @@ class Slots:
                 self._fill(adapter, place)
         columns = max((place.end for place in places.values()), default=0)
         uses, scales = self._mixture(wanted, places, columns)
-        touched = {path for adapter in adapters for path in adapter.modules}
+        touched = {path for adapter in adapters for path in adapter.lora.modules}
         for path, layer in self._layers.items():
             # nn.Module's own way of setting an attribute is ten times as slow.
             vars(layer)["slot"] = _slot(layer, columns, uses, scales) if path in touched else None
@@ -174,42 +195,55 @@ class Slots:
 
     def _fill(self, adapter: LoraWeights, place: Place) -> None:
         """Copies an adapter's factors into its place."""
-        self._written.update(adapter.modules)
         try:
-            for path in list(self._written):
-                layer = self._layers[path]
-                a = layer.room[layer.out_features + place.start : layer.out_features + place.end]
-                b = layer.b[place.start : place.end]
-                if path in adapter.modules:
-                    copy(adapter.modules[path], a, b)
-                else:
-                    a.zero_()
-                    b.zero_()
+            for kind in self._kinds:
+                if kind.written or not adapter.lora.modules.keys().isdisjoint(kind.paths):
+                    kind.written = True
+                    out = kind.layers[0].out_features
+                    a, b = kind.room[:, out + place.start : out + place.end], kind.b[:, place.start : place.end]
+                    copy_all(adapter.lora, kind.paths, a, b)
         except BaseException:
             self._places.drop(adapter)
             raise
         finally:
             place.filled.set()
 
-    @torch.no_grad()
     def _make_room(self, size: int) -> None:
         """Gives every layer room for so many directions, keeping what is in them. As slow as copying the base."""
-        with self._places.lock:
+        with self._places.lock, torch.no_grad():
             self._places.settle()
-            for layer in self._layers.values():
-                rows = layer.out_features + self._places.size
-                room = layer.weight.new_zeros(layer.out_features + size, layer.in_features)
-                room[:rows] = layer.room if self._places.size else layer.weight
-                b = layer.weight.new_zeros(size, layer.out_features)
-                if self._places.size:
-                    b[: self._places.size] = layer.b
-                bias = None if layer.bias is None else layer.bias.new_zeros(layer.out_features + size)
-                if bias is not None:
-                    bias[: layer.out_features] = layer.bias
-                    layer.bias.data = bias[: layer.out_features]
-                layer.weight.data = room[: layer.out_features]  # and whatever is tied to it
-                vars(layer).update(room=room, room_bias=bias, b=b)
+            before = self._kinds
+            self._kinds = [self._kind(paths, size) for paths in self._like()]
+            for old, new in zip(before, self._kinds, strict=bool(before)):
+                new.written = old.written
             self._places.size = size
+
+    def _like(self) -> list[list[str]]:
+        """Paths of layers that are alike, but for the numbers in their paths."""
+        alike: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+        for path, layer in sorted(self._layers.items()):
+            alike[re.sub(r"\d+", "", path), layer.weight.shape, layer.bias is None].append(path)
+        return list(alike.values())
+
+    def _kind(self, paths: list[str], size: int) -> Kind:
+        layers = [self._layers[path] for path in paths]
+        one, held = layers[0], self._places.size
+        room = one.weight.new_empty(len(layers), one.out_features + size, one.in_features)
+        b = one.weight.new_zeros(len(layers), size, one.out_features)
+        for index, layer in enumerate(layers):
+            rows = layer.out_features + held
+            room[index, :rows] = layer.room if held else layer.weight
+            room[index, rows:] = 0
+            if held:
+                b[index, :held] = layer.b
+            layer.weight.data = room[index, : layer.out_features]  # and whatever is tied to it
+            bias = None
+            if layer.bias is not None:
+                bias = layer.bias.new_zeros(layer.out_features + size)
+                bias[: layer.out_features] = layer.bias
+                layer.bias.data = bias[: layer.out_features]
+            vars(layer).update(room=room[index], room_bias=bias, b=b[index])
+        return Kind(paths, layers, room, b)
 
 
 def _slot(layer: SlotLinear, columns: int, uses: torch.Tensor | None, scales: torch.Tensor | None) -> Slot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from worker_runs import Foundry, RunningWorker, running
 
 from genome import lora
+from genome.errors import Busy
 from genome.v1 import inference_pb2 as pb
+from genome.v1 import inference_pb2_grpc
 from inference_worker.engine import Engine, Question
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +166,33 @@ async def test_scores_are_of_exactly_the_reply_and_its_end(worker: RunningWorker
     assert sum(answers[0].token_logprobs) == pytest.approx(answers[0].logprob, abs=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+async def test_logprobs_of_a_reply_are_the_scores_of_its_tokens(
+    worker: RunningWorker, foundry: Foundry, temperature: float
+) -> None:
+    """One a token, equal to what Score says of the same tokens; asking for them changes no reply."""
+    await worker.load(foundry("one", seed=11), OLD)
+    settings = {"max_tokens": 12, "temperature": temperature, "seed": 5, "repetition_penalty": 1.2}
+    plain, silent = await worker.ask("hello", route="ann/code", sampling=pb.Sampling(**settings))
+    text, messages = await worker.ask("hello", route="ann/code", sampling=pb.Sampling(**settings, logprobs=3))
+    tokens = [token for message in messages for token in message.token_ids]
+    told = [logprob for message in messages for logprob in message.logprobs]
+    assert text == plain
+    assert not any(message.logprobs for message in silent)
+    continuation = pb.ScoreRequest.Continuation(token_ids=pb.ScoreRequest.TokenIds(ids=tokens))
+    item = pb.ScoreRequest.Item(messages=[pb.Message(content="hello")], continuations=[continuation])
+    scored = await worker.stub.Score(pb.ScoreRequest(items=[item], route="ann/code"))
+    assert [each.logprob for each in told] == pytest.approx(
+        list(scored.items[0].continuations[0].token_logprobs), abs=1e-3
+    )
+    for token, each in zip(tokens, told, strict=True):
+        first, *_ = each.alternatives
+        assert len(each.alternatives) == 3
+        assert first.logprob >= each.logprob
+        assert all(other.logprob == each.logprob for other in each.alternatives if other.token_id == token)
+        assert first.text == worker.engine.tokenizer.decode([first.token_id], special=True)
+
+
 async def test_many_scores_come_in_order_and_equal_single_ones(worker: RunningWorker, engine: Engine) -> None:
     """Batches of questions of many lengths give each its own score, in the order asked."""
     texts = ["a" * length for length in range(1, 40)]
@@ -222,7 +252,34 @@ async def test_a_full_worker_says_so(engine: Engine, base_path: Path, tmp_path: 
         refused = [each for each in results if isinstance(each, grpc.aio.AioRpcError)]
         assert refused
         assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert "Try again" in (refused[0].details() or "")
+        assert "Try again in 1 s" in (refused[0].details() or "")
+        assert [each.trailing_metadata().get("grpc-retry-pushback-ms") for each in refused] == ["1000"] * len(refused)
+
+
+async def test_a_client_with_a_retry_policy_waits_as_it_is_told(
+    worker: RunningWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC's own retries go by the hint, not by the policy's backoff, and the request is answered."""
+    submit, refused = worker.steps.submit, []
+
+    def full_at_first(request: Any) -> None:
+        if not refused:
+            refused.append(request)
+            raise Busy("full", "Try again", retry_seconds=0.1)
+        submit(request)
+
+    monkeypatch.setattr(worker.steps, "submit", full_at_first)
+    policy = {"maxAttempts": 2, "initialBackoff": "60s", "maxBackoff": "60s", "backoffMultiplier": 1,
+              "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}  # fmt: skip
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    async with grpc.aio.insecure_channel(
+        f"unix:{tmp_path}/w.sock", options=[("grpc.service_config", config)]
+    ) as patient:
+        request = pb.GenerateRequest(text="hello", sampling=pb.Sampling(max_tokens=2))
+        call = inference_pb2_grpc.InferenceServiceStub(patient).Generate(request, timeout=20)
+        messages = [message async for message in call]
+    assert len(refused) == 1
+    assert messages[-1].finish_reason != 0
 
 
 async def test_the_worker_says_what_it_is(worker: RunningWorker, base_path: Path, foundry: Foundry) -> None:

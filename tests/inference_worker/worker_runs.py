@@ -150,8 +150,9 @@ async def running(
     """The worker's own composition around a loaded engine, with a clock the test turns."""
     clock = Clock()
     source = Source(tuple(root.resolve() for root in roots), bases.fingerprint(base_path))
-    adapters = Adapters(engine, source, 30.0, clock)
-    with stepping(engine, Worker(**settings), asyncio.Event()) as steps:
+    configured = Worker(**settings)
+    adapters = Adapters(engine, source, 30.0, clock, configured.adapter_memory_mb << 20)
+    with stepping(engine, configured, asyncio.Event()) as steps:
         info = server_info(engine, str(base_path), source)
         server, _ = grpc_server(InferenceService(engine, adapters, steps, info, 64))
         server.add_insecure_port(f"unix:{socket}")

@@ -28,7 +28,7 @@ class Worker(Section):
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on an accelerator, float32 on a CPU."""
+    """auto: bfloat16 on an accelerator and on a CPU with instructions for it, else float32."""
     threads: int = Field(1, ge=1)
     """CPU threads of the engine."""
     max_rows: int = Field(16, ge=1)
@@ -43,6 +43,8 @@ class Worker(Section):
     """How long an unloaded adapter stays in memory after its last request."""
     adapter_memory_mb: int = Field(1024, ge=0)
     """Of all adapters together; 0: no limit."""
+    prefix_cache_mb: int = Field(256, ge=0)
+    """Of what beginnings of prompts left, kept for later ones; 0: none is kept."""
     shutdown_seconds: float = Field(20.0, ge=0)
     """How long running requests may take to end after SIGTERM."""
     adapter_roots: tuple[str, ...] = ()

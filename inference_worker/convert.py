@@ -107,6 +107,18 @@ def prompt(request: pb.GenerateRequest | pb.ScoreRequest.Item, tokenizer: Tokeni
     return tokens
 
 
+def variants(item: pb.ScoreRequest.Item) -> list[pb.ScoreRequest.Item]:
+    """The item itself, and for each of ``without`` the same with those messages left out."""
+    names = {message.name for message in item.messages if message.name}
+    found = [item]
+    for parts in item.without:
+        if unknown := set(parts.names) - names:
+            raise InvalidInput(f"no message is named {sorted(unknown)[0]!r}", "Name the messages to leave out")
+        kept = [message for message in item.messages if message.name not in parts.names]
+        found.append(pb.ScoreRequest.Item(messages=kept, text=item.text, continuations=item.continuations))
+    return found
+
+
 def continuations(item: pb.ScoreRequest.Item, tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
     """The tokens of every continuation; at least one each."""
     found = tuple(_continuation(item, form, tokenizer) for form in item.continuations)
@@ -165,23 +177,28 @@ def served(lease: Lease) -> pb.Served:
     )
 
 
-def scores(answers: Sequence[Sequence[Likelihood]], lease: Lease) -> pb.ScoreResponse:
-    return pb.ScoreResponse(
-        served=served(lease),
-        items=[
-            pb.ScoreResponse.Item(
-                continuations=[
-                    pb.ScoreResponse.Continuation(
-                        logprob=sum(answer.logprobs),
-                        tokens=len(answer.logprobs),
-                        greedy_tokens=sum(answer.greedy),
-                        token_logprobs=answer.logprobs,
-                    )
-                    for answer in item
-                ]
+def scores(request: pb.ScoreRequest, answers: Sequence[Sequence[Likelihood]], lease: Lease) -> pb.ScoreResponse:
+    """``answers`` to every item, each followed by those to its variants."""
+    left = iter(answers)
+    items = []
+    for asked in request.items:
+        item = _scored(next(left))
+        item.without.extend(_scored(next(left)) for _ in asked.without)
+        items.append(item)
+    return pb.ScoreResponse(served=served(lease), items=items)
+
+
+def _scored(answers: Sequence[Likelihood]) -> pb.ScoreResponse.Item:
+    return pb.ScoreResponse.Item(
+        continuations=[
+            pb.ScoreResponse.Continuation(
+                logprob=sum(answer.logprobs),
+                tokens=len(answer.logprobs),
+                greedy_tokens=sum(answer.greedy),
+                token_logprobs=answer.logprobs,
             )
-            for item in answers
-        ],
+            for answer in answers
+        ]
     )
 
 

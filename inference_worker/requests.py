@@ -8,6 +8,7 @@ from typing import Literal
 
 from genome.errors import GenomeError
 from inference_worker.engine import Likelihood, Question, Row, Terms
+from inference_worker.readings import Reading
 from inference_worker.sampling import Logprobs, Sampler
 
 Finish = Literal["stop", "length"]
@@ -48,6 +49,12 @@ class Generation:
     cancelled: bool = False
     row: Row | None = None
     written: list[int] = field(default_factory=list)
+    recalled: int = 0
+    """Tokens of the prompt that the prefix cache had."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return (*self.prompt, *self.written)
 
     @property
     def remaining(self) -> int:
@@ -71,6 +78,7 @@ class Scoring:
     deliver: Callable[[list[list[Likelihood]] | Failed], None] = lambda event: None
     cancelled: bool = False
     answers: list[list[Likelihood]] = field(default_factory=list)
+    reading: Reading | None = None
 
 
 Request = Generation | Scoring

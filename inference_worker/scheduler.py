@@ -1,9 +1,9 @@
 """Continuous batching: which rows the next forward advances. The only caller of an engine's rows, in one thread.
 
-A step is, in this order: one chunk of an interactive prompt, one token for every row that decodes, and one forward of
-other work (a scoring batch, or a chunk of a background prompt). So background work never delays an interactive token
-by more than one forward. Interactive requests take a background row's place when all are taken; that request starts
-again later from the tokens it has.
+A step is, in this order: one chunk of interactive prompts, one token for every row that decodes, and one forward of
+other work (a scoring batch, or a chunk of a long question or of background prompts). So background work never delays an
+interactive token by more than one forward. Interactive requests take a background row's place when all are taken; that
+request starts again later from the tokens it has. Prompts begin with what the prefix cache has of them.
 
 Other threads only submit and cancel. What a step brings forth is handed to ``publish`` once, at its end.
 """
@@ -19,6 +19,9 @@ import structlog
 
 from genome.errors import Busy, GenomeError, Unavailable
 from inference_worker.engine import Engine, Logits, Question
+from inference_worker.pace import Pace
+from inference_worker.prefixes import Prefixes
+from inference_worker.readings import Reading
 from inference_worker.requests import EngineFailure, Event, Failed, Finish, Generation, Request, Scoring, Token
 
 log = structlog.get_logger()
@@ -36,9 +39,16 @@ class Scheduler:
     """Runs requests on an engine, up to ``max_rows`` replies at a time; up to ``max_queue`` requests wait."""
 
     def __init__(
-        self, engine: Engine, max_rows: int, max_queue: int, publish: Callable[[list[tuple[Request, Event]]], None]
+        self,
+        engine: Engine,
+        max_rows: int,
+        max_queue: int,
+        publish: Callable[[list[tuple[Request, Event]]], None],
+        prefix_bytes: int = 0,
     ) -> None:
         self._engine = engine
+        self._prefixes = Prefixes(engine, prefix_bytes)
+        self._pace = Pace()
         self._max_rows = max_rows
         self._max_queue = max_queue
         self._publish = publish
@@ -46,6 +56,8 @@ class Scheduler:
         self._waiting: deque[Generation] = deque()
         self._scoring: deque[Scoring] = deque()
         self._rows: list[Generation] = []
+        self._readings: list[Scoring] = []
+        """Those with a long question in a row of its own."""
         self._events: list[tuple[Request, Event]] = []
         self._stopped = False
         self.died = False
@@ -110,16 +122,21 @@ class Scheduler:
         """One round of forwards."""
         self._busy_since = time.monotonic()
         self._free(row for row in self._rows if row.cancelled)
+        for scoring in [scoring for scoring in self._readings if scoring.cancelled]:
+            self._put_down(scoring)
         self._admit()
         interactive = [row for row in self._rows if row.remaining > 1 and not row.background]
         background = [row for row in self._rows if row.remaining > 1 and row.background]
         decoding = [row for row in self._rows if row.remaining == 1]
+        chunk = self._chunk(beside=bool(decoding))
         if interactive:
-            self._advance(self._chunks(interactive))
+            with self._pace.prompts(work := self._chunks(interactive, chunk)):
+                self._advance(work)
         if decoding:
-            self._advance([(row, 1) for row in decoding])
-        if not self._score() and background:
-            self._advance(self._chunks(background))
+            with self._pace.decoding():
+                self._advance([(row, 1) for row in decoding])
+        if not self._score(chunk) and background:
+            self._advance(self._chunks(background, chunk))
         self._flush()
         self._busy_since = None
 
@@ -170,13 +187,24 @@ class Scheduler:
         if finish:
             self._free([request])
 
-    def _chunks(self, requests: list[Generation]) -> list[tuple[Generation, int]]:
-        """As many prompts, oldest first, as fit one forward when padded to the longest; a long one in chunks."""
-        # Where rows are not batched, a recurrent state takes a prompt whole or token by token.
-        limit = PROMPT_CHUNK if self._engine.facts.batched else self._engine.facts.context_tokens
+    def _chunk(self, beside: bool) -> int:
+        """Tokens of prompts for one forward, padding included; ``beside`` rows that wait for their next token."""
+        if not self._engine.facts.batched:  # a recurrent state takes a prompt whole or token by token
+            return self._engine.facts.context_tokens
+        return self._pace.chunk(PROMPT_CHUNK) if beside else PROMPT_CHUNK
+
+    def _chunks(self, requests: list[Generation], limit: int) -> list[tuple[Generation, int]]:
+        """As many prompts, oldest first, as fit one forward when padded to the longest; a long one in chunks.
+
+        One whose beginning another row is computing waits for it.
+        """
         work: list[tuple[Generation, int]] = []
         width = 0
-        for request in requests:
+        for index, request in enumerate(requests):
+            if request.row is not None and not request.row.length:
+                if self._prefixes.awaits(request, requests[:index]):
+                    continue
+                request.recalled = self._prefixes.recall(request, self._rows)
             count = min(request.remaining, limit)
             width = max(width, count)
             if work and width * (len(work) + 1) > limit:
@@ -184,17 +212,19 @@ class Scheduler:
             work.append((request, count))
         return work
 
-    def _score(self) -> bool:
-        """One scoring batch, interactive ones first. False if there is none."""
+    def _score(self, chunk: int) -> bool:
+        """One forward of scoring, interactive requests first. False if there is nothing to score."""
         with self._wake:
             scoring = min(self._scoring, key=lambda request: request.background, default=None)
         if scoring is None:
             return False
-        batch = _batch(scoring.questions[len(scoring.answers) :])
         try:
-            scoring.answers += self._engine.score(batch)
+            if self._engine.facts.batched and scoring.questions[len(scoring.answers)].tokens > SCORE_CHUNK:
+                self._read(scoring, chunk)
+            else:
+                scoring.answers += self._engine.score(_batch(scoring.questions[len(scoring.answers) :]))
         except Exception as error:
-            log.exception("a scoring batch failed", questions=len(batch))
+            log.exception("scoring failed", questions=len(scoring.questions))
             self._fail([scoring], EngineFailure(f"the engine failed: {error}", "The worker's log says more"))
             return True
         if len(scoring.answers) == len(scoring.questions):
@@ -202,10 +232,33 @@ class Scheduler:
             self._dequeue(scoring)
         return True
 
-    def _free(self, requests: Iterable[Generation]) -> None:
+    def _read(self, scoring: Scoring, chunk: int) -> None:
+        """One forward over a long question."""
+        if scoring.reading is None:
+            question = scoring.questions[len(scoring.answers)]
+            scoring.reading = Reading(question, self._engine.open(question.terms))
+            self._readings.append(scoring)
+        reading = scoring.reading
+        if not reading.done:
+            reading.step(self._engine, self._prefixes, self._rows, chunk)
+        if reading.done:
+            self._prefixes.keep(reading)
+            self._put_down(scoring)
+            scoring.answers.append(reading.answers)
+
+    def _put_down(self, scoring: Scoring) -> None:
+        """Frees the row of a long question."""
+        if scoring.reading is not None:
+            self._engine.close(scoring.reading.row)
+            self._readings.remove(scoring)
+            scoring.reading = None
+
+    def _free(self, requests: Iterable[Generation], damaged: bool = False) -> None:
         for request in list(requests):
             self._rows.remove(request)
             if request.row is not None:
+                if not damaged:
+                    self._prefixes.keep(request)
                 self._engine.close(request.row)
                 request.row = None
 
@@ -213,9 +266,10 @@ class Scheduler:
         for request in requests:
             self._events.append((request, Failed(error)))
             if isinstance(request, Scoring):
+                self._put_down(request)
                 self._dequeue(request)
             elif request in self._rows:
-                self._free([request])
+                self._free([request], damaged=True)
 
     def _dequeue(self, scoring: Scoring) -> None:
         with self._wake:
@@ -234,7 +288,7 @@ def _batch(questions: tuple[Question, ...]) -> list[Question]:
     width = 0
     for question in questions:
         width = max(width, question.tokens)
-        if batch and width * (len(batch) + 1) > SCORE_CHUNK:
+        if batch and (question.tokens > SCORE_CHUNK or width * (len(batch) + 1) > SCORE_CHUNK):
             break
         batch.append(question)
     return batch

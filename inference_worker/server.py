@@ -113,7 +113,8 @@ def stepping(engine: Engine, settings: Worker, stop: asyncio.Event) -> Iterator[
             steps.died = True
             loop.call_soon_threadsafe(stop.set)
 
-    steps = Scheduler(engine, settings.max_rows, settings.max_queue, publish)
+    prefix_bytes = settings.prefix_cache_mb << 20
+    steps = Scheduler(engine, settings.max_rows, settings.max_queue, publish, prefix_bytes)
     thread = threading.Thread(target=work, name="engine-steps", daemon=True)
     thread.start()
     try:

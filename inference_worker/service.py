@@ -180,7 +180,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 self._scheduler.cancel(scoring)
             if isinstance(answered, Failed):
                 raise answered.error
-            return convert.scores(answered, lease)
+            return convert.scores(request, answered, lease)
 
     async def _reply(
         self, generation: Generation, sampling: Sampling, events: asyncio.Queue[Token | Failed], lease: Lease
@@ -212,7 +212,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             if finish:
                 message.finish_reason = convert.FINISHES[finish]
                 message.served.CopyFrom(served)
-                message.usage.CopyFrom(pb.Usage(prompt_tokens=len(generation.prompt), completion_tokens=made))
+                message.usage.prompt_tokens = len(generation.prompt)
+                message.usage.cached_prompt_tokens = generation.recalled
+                message.usage.completion_tokens = made
             yield message
             if finish:
                 return
@@ -220,8 +222,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     def _questions(self, request: pb.ScoreRequest, lease: Lease) -> tuple[Question, ...]:
         tokenizer, terms = self._engine.tokenizer, lease.terms
         questions = tuple(
-            Question(terms, convert.prompt(item, tokenizer), convert.continuations(item, tokenizer))
+            Question(terms, convert.prompt(variant, tokenizer), convert.continuations(variant, tokenizer))
             for item in request.items
+            for variant in convert.variants(item)
         )
         for question in questions:
             longest = len(question.prompt) + max(map(len, question.continuations), default=0)

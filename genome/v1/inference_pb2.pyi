@@ -163,12 +163,14 @@ class ListRoutesResponse(_message.Message):
     def __init__(self, routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "name")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+    name: str
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "keep_special_tokens", "min_p", "repetition_penalty", "logprobs")
@@ -234,12 +236,14 @@ class Served(_message.Message):
     def __init__(self, route: _Optional[str] = ..., generation: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[Served.Adapter, _Mapping]]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "completion_tokens")
+    __slots__ = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     completion_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
+    cached_prompt_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class Logprob(_message.Message):
     __slots__ = ("logprob", "alternatives")
@@ -297,14 +301,21 @@ class ScoreRequest(_message.Message):
         ids: _containers.RepeatedScalarFieldContainer[int]
         def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
     class Item(_message.Message):
-        __slots__ = ("messages", "text", "continuations")
+        __slots__ = ("messages", "text", "continuations", "without")
         MESSAGES_FIELD_NUMBER: _ClassVar[int]
         TEXT_FIELD_NUMBER: _ClassVar[int]
         CONTINUATIONS_FIELD_NUMBER: _ClassVar[int]
+        WITHOUT_FIELD_NUMBER: _ClassVar[int]
         messages: _containers.RepeatedCompositeFieldContainer[Message]
         text: str
         continuations: _containers.RepeatedCompositeFieldContainer[ScoreRequest.Continuation]
-        def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., text: _Optional[str] = ..., continuations: _Optional[_Iterable[_Union[ScoreRequest.Continuation, _Mapping]]] = ...) -> None: ...
+        without: _containers.RepeatedCompositeFieldContainer[ScoreRequest.Parts]
+        def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., text: _Optional[str] = ..., continuations: _Optional[_Iterable[_Union[ScoreRequest.Continuation, _Mapping]]] = ..., without: _Optional[_Iterable[_Union[ScoreRequest.Parts, _Mapping]]] = ...) -> None: ...
+    class Parts(_message.Message):
+        __slots__ = ("names",)
+        NAMES_FIELD_NUMBER: _ClassVar[int]
+        names: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     STACK_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -329,10 +340,12 @@ class ScoreResponse(_message.Message):
         token_logprobs: _containers.RepeatedScalarFieldContainer[float]
         def __init__(self, logprob: _Optional[float] = ..., tokens: _Optional[int] = ..., greedy_tokens: _Optional[int] = ..., token_logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
     class Item(_message.Message):
-        __slots__ = ("continuations",)
+        __slots__ = ("continuations", "without")
         CONTINUATIONS_FIELD_NUMBER: _ClassVar[int]
+        WITHOUT_FIELD_NUMBER: _ClassVar[int]
         continuations: _containers.RepeatedCompositeFieldContainer[ScoreResponse.Continuation]
-        def __init__(self, continuations: _Optional[_Iterable[_Union[ScoreResponse.Continuation, _Mapping]]] = ...) -> None: ...
+        without: _containers.RepeatedCompositeFieldContainer[ScoreResponse.Item]
+        def __init__(self, continuations: _Optional[_Iterable[_Union[ScoreResponse.Continuation, _Mapping]]] = ..., without: _Optional[_Iterable[_Union[ScoreResponse.Item, _Mapping]]] = ...) -> None: ...
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[ScoreResponse.Item]

@@ -10,7 +10,16 @@ import torch
 
 from inference_worker.engine import Likelihood, Question, Terms
 from inference_worker.engine_torch.masks import Masks
-from inference_worker.engine_torch.packing import PADDING, PROMPT, likelihoods, pack, padded
+from inference_worker.engine_torch.packing import (
+    CONTEXT,
+    PADDING,
+    bundles,
+    likelihood_of,
+    likelihoods,
+    pack,
+    padded,
+    related,
+)
 from inference_worker.engine_torch.rows import RowCache
 from inference_worker.engine_torch.slots import Slots
 
@@ -25,6 +34,18 @@ class BatchedRow:
     damaged: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class RowState:
+    """A copy of a row's first columns."""
+
+    columns: list[torch.Tensor]
+    """Keys and values of each layer, [heads, length, size]."""
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(column.nbytes for column in self.columns)
+
+
 class BatchedDecoder:
     """Computes many rows at once. Rows in use are always the first of the cache, so that all of them are one view."""
 
@@ -36,6 +57,7 @@ class BatchedDecoder:
         self._cache = RowCache(config.num_hidden_layers, model.device)
         self._rows: list[BatchedRow] = []
         self._columns = torch.arange(1, device=model.device)
+        # An index, not a count: a slice of a padded batch would make the output layer copy its weights per row.
         self._last = torch.tensor([-1], device=model.device)
 
     def open(self, terms: Terms) -> BatchedRow:
@@ -58,7 +80,22 @@ class BatchedDecoder:
     def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
         """Logits [n, vocabulary] after each row's last new token."""
         parts = self._parts([row.terms for row, _ in work])
-        return torch.cat([self._advance(work[part]) for part in parts]) if len(parts) > 1 else self._advance(work)
+        logits = [self._run(work[part], self._last)[:, 0] for part in parts]
+        for row, tokens in work:
+            row.length += len(tokens)
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    def likelihood(self, row: BatchedRow, tokens: Sequence[int]) -> Likelihood:
+        """Of each of ``tokens`` but the first. Their columns lie behind the row's end, where the next ones go."""
+        logits = self._run([(row, tokens[:-1])], 0)[0]
+        return likelihood_of(logits, tokens[1:])
+
+    def snapshot(self, row: BatchedRow, length: int) -> RowState:
+        return RowState(self._cache.copied(row.index, length))
+
+    def restore(self, row: BatchedRow, state: RowState, length: int) -> None:
+        self._cache.paste(row.index, state.columns, length)
+        row.length = length
 
     def _parts(self, stacks: Sequence[Terms]) -> list[slice]:
         """Rows whose adapters have room beside each other; nearly always all of them."""
@@ -69,7 +106,8 @@ class BatchedDecoder:
                 start = end
         return parts
 
-    def _advance(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
+    def _run(self, work: Sequence[tuple[BatchedRow, Sequence[int]]], keep: torch.Tensor | int) -> torch.Tensor:
+        """Logits [n, kept, vocabulary] of one forward over rows' new tokens. The rows' lengths stay."""
         order = sorted(range(len(work)), key=lambda item: work[item][0].index)
         rows = [work[item][0] for item in order]
         tokens = [work[item][1] for item in order]
@@ -84,11 +122,8 @@ class BatchedDecoder:
             attention_mask=self._masks.build(positions, self._columns[None, : self._cache.length]),
             past_key_values=self._cache.library_cache,
             use_cache=True,
-            # As an index, not a count: a slice of a padded batch would make the output layer copy its weights per row.
-            logits_to_keep=self._last,
-        ).logits[:, 0]
-        for row, count in zip(rows, counts, strict=True):
-            row.length += count
+            logits_to_keep=keep,
+        ).logits
         if order == list(range(len(work))):
             return logits
         return logits[sorted(range(len(work)), key=order.__getitem__)]
@@ -99,22 +134,21 @@ class BatchedDecoder:
         return [answers for part in parts for answers in self._answer(questions[part])]
 
     def _answer(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
-        packed = [pack(question) for question in questions]
+        packed = [pack(bundle) for bundle in bundles(questions)]
         device = self._model.device
-        ids, positions, branches = (
+        ids, positions, groups, branches = (
             torch.tensor(padded([getattr(row, name) for row in packed], empty), device=device)
-            for name, empty in (("ids", 0), ("positions", 0), ("branches", PADDING))
+            for name, empty in (("ids", 0), ("positions", 0), ("groups", PADDING), ("branches", CONTEXT))
         )
-        branch, other = branches.unsqueeze(2), branches.unsqueeze(1)
-        self._slots.apply([question.terms for question in questions])
-        kept = max(len(row.ids) - row.prompt + 1 for row in packed)
+        self._slots.apply([row.terms for row in packed])
+        kept = max(len(row.ids) - row.first + 1 for row in packed)
         logits = self._model(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=self._masks.build(positions, positions, (other == PROMPT) | (other == branch)),
+            attention_mask=self._masks.build(positions, positions, related(groups, branches)),
             use_cache=False,
             logits_to_keep=kept,
         ).logits
         if not self._rows:
             self._slots.apply(())
-        return [likelihoods(row, logits[index]) for index, row in enumerate(packed)]
+        return [answers for index, row in enumerate(packed) for answers in likelihoods(row, logits[index])]

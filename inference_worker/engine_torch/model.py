@@ -16,7 +16,7 @@ from transformers.utils import logging as library_logging
 from genome.config import Worker
 from genome.errors import InvalidConfig
 from genome.lora import Lora
-from inference_worker.engine import Facts, Likelihood, Question, Row, Terms
+from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms
 from inference_worker.engine_torch.batched import BatchedDecoder
 from inference_worker.engine_torch.factors import LoraWeights
 from inference_worker.engine_torch.selfcheck import Decoder, disagreement
@@ -89,6 +89,20 @@ class TorchEngine:
         answers: list[list[Likelihood]] = self._decoder.score(questions)
         return answers
 
+    @torch.inference_mode()
+    def likelihood(self, row: Row, tokens: Sequence[int]) -> Likelihood:
+        answer: Likelihood = self._decoder.likelihood(row, tokens)
+        return answer
+
+    @torch.inference_mode()
+    def snapshot(self, row: Row, length: int) -> State:
+        state: State = self._decoder.snapshot(row, length)
+        return state
+
+    @torch.inference_mode()
+    def restore(self, row: Row, state: State, length: int) -> None:
+        self._decoder.restore(row, state, length)
+
 
 def load(base: Path, settings: Worker) -> TorchEngine:
     """Loads a Hugging Face causal language model. Raises InvalidConfig if it is none, or the device is not there."""
@@ -96,7 +110,7 @@ def load(base: Path, settings: Worker) -> TorchEngine:
     library_logging.disable_progress_bar()
     library_logging.set_verbosity_error()
     device = _device(settings.device)
-    dtype = settings.dtype if settings.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    dtype = settings.dtype if settings.dtype != "auto" else _dtype(device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
@@ -127,6 +141,13 @@ def _decoder(model: Any, slots: Slots, context_tokens: int) -> tuple[Any, str]:
     if complaint := disagreement(SoloDecoder(model, slots), model, context_tokens):
         raise InvalidConfig(f"this base does not decode as its library's generate does: {complaint}")
     return SoloDecoder(model, slots), notes
+
+
+def _dtype(device: str) -> str:
+    """bfloat16 where the hardware computes with it: half the memory, and a token costs little more than reading it."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    native = device != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
+    return "bfloat16" if native else "float32"
 
 
 def _device(wanted: str) -> str:

@@ -49,11 +49,15 @@ class RowLayer(CacheLayerMixin):
         window = self._window
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        elif self.keys.shape[0] < window.row_capacity or self.keys.shape[2] <= window.capacity:
-            self.keys, self.values = self._grown(self.keys, key_states), self._grown(self.values, value_states)
+        self.grow()
         self.keys[window.index, :, window.write] = key_states.transpose(1, 2)
         self.values[window.index, :, window.write] = value_states.transpose(1, 2)
         return self.keys[window.rows, :, : window.length], self.values[window.rows, :, : window.length]
+
+    def grow(self) -> None:
+        """Makes room for as many rows and columns as the window has."""
+        if self.keys.shape[0] < self._window.row_capacity or self.keys.shape[2] <= self._window.capacity:
+            self.keys, self.values = self._grown(self.keys, self.keys), self._grown(self.values, self.values)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._window.length, 0
@@ -89,8 +93,7 @@ class RowCache:
         """
         window = self._window
         window.length = max(start + count for start, count in zip(starts, counts, strict=True))
-        window.row_capacity = max(window.row_capacity, _power_of_two(max(rows) + 1))
-        window.capacity = max(window.capacity, _power_of_two(window.length), SMALLEST_CAPACITY)
+        self._reserve(max(rows) + 1, window.length)
         width = max(counts)
         spans = [(width - count, range(start, start + count)) for start, count in zip(starts, counts, strict=True)]
         write = [[window.capacity] * padding + list(span) for padding, span in spans]
@@ -99,6 +102,25 @@ class RowCache:
         contiguous = rows == list(range(rows[0], rows[0] + len(rows)))
         window.rows = slice(rows[0], rows[0] + len(rows)) if contiguous else window.index[:, 0]
         return window.write.masked_fill(window.write == window.capacity, 0) if min(counts) < width else window.write
+
+    def copied(self, row: int, length: int) -> list[torch.Tensor]:
+        """A row's first ``length`` columns, keys and values of each layer, [heads, length, size]."""
+        return [held[row, :, :length].clone() for layer in self._initialized() for held in (layer.keys, layer.values)]
+
+    def paste(self, row: int, copied: list[torch.Tensor], length: int) -> None:
+        """Gives a row the first ``length`` columns of what was `copied`."""
+        self._reserve(row + 1, length)
+        layers = self._initialized()
+        for layer in layers:
+            layer.grow()
+        targets = [held for layer in layers for held in (layer.keys, layer.values)]
+        for target, source in zip(targets, copied, strict=True):
+            target[row, :, :length] = source[:, :length]
+
+    def _reserve(self, rows: int, columns: int) -> None:
+        window = self._window
+        window.row_capacity = max(window.row_capacity, _power_of_two(rows))
+        window.capacity = max(window.capacity, _power_of_two(columns), SMALLEST_CAPACITY)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies a row's first ``length`` columns over another row's."""

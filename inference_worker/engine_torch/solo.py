@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from inference_worker.engine import Likelihood, Question, Terms
-from inference_worker.engine_torch.packing import likelihoods, pack
+from inference_worker.engine_torch.packing import likelihood_of
 from inference_worker.engine_torch.slots import Slots
 
 
@@ -47,6 +48,18 @@ class SoloDecoder:
     def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         return [[self._likelihood(question, tokens) for tokens in question.continuations] for question in questions]
 
+    def likelihood(self, row: SoloRow, tokens: Sequence[int]) -> Likelihood:
+        """Of each of ``tokens`` but the first, in a copy of the row: a recurrent state does not go back."""
+        ahead = SoloRow(row.terms, copy.deepcopy(row.state), row.length)
+        logits = [self._advance(ahead, [token]) for token in tokens[:-1]]
+        return likelihood_of(torch.stack(logits), tokens[1:])
+
+    def snapshot(self, row: SoloRow, length: int) -> Any:
+        raise NotImplementedError("a recurrent state has no beginning to copy")
+
+    def restore(self, row: SoloRow, state: Any, length: int) -> None:
+        raise NotImplementedError("a recurrent state has no beginning to copy")
+
     def _advance(self, row: SoloRow, tokens: Sequence[int]) -> torch.Tensor:
         self._slots.apply([row.terms])
         # A recurrent state takes a whole prompt at once, or one token.
@@ -61,9 +74,9 @@ class SoloDecoder:
 
     def _likelihood(self, question: Question, continuation: tuple[int, ...]) -> Likelihood:
         self._slots.apply([question.terms])
-        packed = pack(Question(question.terms, question.prompt, (continuation,)))
-        output = self._run(packed.ids, len(packed.ids), use_cache=False)
-        return likelihoods(packed, output.logits[0])[0]
+        tokens = [*question.prompt, *continuation]
+        logits = self._run(tokens, len(tokens), use_cache=False).logits[0]
+        return likelihood_of(logits[len(question.prompt) - 1 : -1], continuation)
 
     def _run(self, tokens: Sequence[int], length: int, **state: Any) -> Any:
         device = self._model.device

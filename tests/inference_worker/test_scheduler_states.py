@@ -14,13 +14,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from worker_runs import Steps, generation
 
 from genome.errors import Busy
-from inference_worker import scheduler
+from inference_worker import prefixes, scheduler
 from inference_worker.engine import Likelihood, Question, Term, Terms
 from inference_worker.requests import EngineFailure, Failed, Generation, Request, Scoring, Token
 from inference_worker.sampling import Sampler, Sampling
 
 CHUNK = 8
 """So small that short prompts come in chunks."""
+PREFIXES = 4
+"""Beginnings kept: each counts as one byte here."""
+READINGS = 2
+"""Rows of long questions, besides those of replies: one that waits and one that came before it."""
 STACKS: tuple[Terms, ...] = (
     (),
     (Term(FakeWeights("one"), 1.0),),
@@ -62,14 +66,15 @@ class Serving(RuleBasedStateMachine):
         self.max_rows, self.max_queue = rows, queue
         self.engine = FakeEngine(batched)
         self.engine.broke = self.note_broken
-        self.steps = Steps(self.engine, rows, queue)  # type: ignore[arg-type]
+        self.steps = Steps(self.engine, rows, queue, PREFIXES)  # type: ignore[arg-type]
         self.owed: dict[Request, Any] = {}
         self.broken: set[Request] = set()
         self.silent_from: dict[Request, int] = {}
         """Cancelled request → how many events it had."""
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(scheduler, "PROMPT_CHUNK", CHUNK)
-        self.patch.setattr(scheduler, "SCORE_CHUNK", 4 * CHUNK)
+        self.patch.setattr(scheduler, "SCORE_CHUNK", 3 * CHUNK)
+        self.patch.setattr(prefixes, "SHORTEST", 2)
         self.patch.setattr(scheduler, "log", SimpleNamespace(exception=lambda *_, **__: None))
 
     # What may happen
@@ -137,13 +142,19 @@ class Serving(RuleBasedStateMachine):
     @invariant()
     def rows_hold_what_their_requests_asked(self) -> None:
         """Every open row is one request's, holds a part of its tokens in order, and there are never too many."""
-        assert self.engine.most_rows <= self.max_rows
-        owners = {id(each.row): each for each in self.owed if isinstance(each, Generation) and each.row is not None}
+        assert self.engine.most_rows <= self.max_rows + READINGS
+        owners: dict[int, Any] = {
+            id(each.row): each for each in self.owed if isinstance(each, Generation) and each.row is not None
+        }
+        assert len(owners) <= self.max_rows
+        owners |= {
+            id(each.reading.row): each.reading for each in self.owed if isinstance(each, Scoring) and each.reading
+        }
         assert sorted(owners) == sorted(map(id, self.engine.rows))
         for row in self.engine.rows:
             owner = owners[id(row)]
             assert row.terms == owner.terms
-            assert row.tokens == [*owner.prompt, *owner.written][: row.length]
+            assert row.tokens == list(owner.tokens[: row.length])
 
     @invariant()
     def everyone_hears_what_is_owed_and_ends_once(self) -> None:
@@ -200,9 +211,15 @@ class Serving(RuleBasedStateMachine):
         self.broken |= {
             request
             for request in self.live()
-            for each in (request.questions if isinstance(request, Scoring) else [request.row])
+            for each in self.computed(request)
             if any(each is other for other in asked)
         }
+
+    def computed(self, request: Request) -> list[Any]:
+        """What of a request an engine's call may be about."""
+        if isinstance(request, Generation):
+            return [request.row]
+        return [*request.questions, *([request.reading.row] if request.reading else [])]
 
     def events(self, request: Request) -> list[Any]:
         return [event for other, event in self.steps.seen if other is request]

@@ -54,9 +54,9 @@ class Foundry:
 class Steps(Scheduler):
     """A scheduler a test steps by hand; events lie in ``seen``."""
 
-    def __init__(self, engine: Engine, max_rows: int = 8, max_queue: int = 64) -> None:
+    def __init__(self, engine: Engine, max_rows: int = 8, max_queue: int = 64, prefix_bytes: int = 0) -> None:
         self.seen: list[tuple[Request, Event]] = []
-        super().__init__(engine, max_rows, max_queue, self.seen.extend)
+        super().__init__(engine, max_rows, max_queue, self.seen.extend, prefix_bytes)
 
     def step_until_done(self, *requests: Request) -> None:
         def ended(request: Request) -> bool:

@@ -1,4 +1,7 @@
-"""Promises of the torch engine: tokens and scores are the library's own, whatever shares the batch."""
+"""Promises of every engine: tokens and scores are the library's own, whatever shares the batch.
+
+The library is transformers with PEFT, on the same weights.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,19 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    Gemma3TextConfig,
-    GptOssConfig,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen3Config,
-)
-from worker_runs import Foundry, Steps, generation
+from worker_runs import PROMPTS, Foundry, Steps, generation, library_tokens
 
 from genome import lora
 from genome.errors import InvalidAdapter
 from genome.lora import Factors, Lora, Tensor
 from inference_worker.engine import Engine, Question, Term, Terms
-from inference_worker.engine_torch.model import TorchEngine
-
-PROMPTS = [(5, 9, 40, 33), (7,), (12, 60, 61, 62, 63, 64, 65, 66, 67, 90, 91, 14), (30, 31, 32)]
 
 
-def library_tokens(model: Any, prompt: tuple[int, ...], count: int) -> list[int]:
-    model.generation_config.eos_token_id = None
-    ids = torch.tensor([prompt])
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
-    tokens: list[int] = output[0, len(prompt) :].tolist()
-    return tokens
+@pytest.fixture(params=["torch", "mlx"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine over the same base, in single precision."""
+    found: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return found
 
 
 def library_logprobs(model: Any, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
@@ -186,37 +174,3 @@ def test_an_adapter_of_another_shape_or_name_is_refused(engine: Engine, foundry:
     narrow = Factors(Tensor("F32", (4, 3), bytes(48)), factors.b, 1.0)
     with pytest.raises(InvalidAdapter, match=path):
         engine.load(Lora({path: narrow}, ""))
-
-
-SMALL = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
-}  # fmt: skip
-BATCHED = [
-    LlamaConfig(**SMALL),
-    MistralConfig(**SMALL, sliding_window=8),
-    Qwen3Config(**SMALL),
-    Gemma3TextConfig(**SMALL, sliding_window=8),
-    GptOssConfig(**SMALL, num_local_experts=2, num_experts_per_tok=1, sliding_window=8),
-]
-ONE_BY_ONE = [
-    BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=100),
-    MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=100),
-]
-
-
-@pytest.mark.parametrize("config", BATCHED + ONE_BY_ONE, ids=lambda config: config.model_type)
-def test_every_architecture_decodes_as_its_library_does(engine: Engine, config: PreTrainedConfig) -> None:
-    """Attention models are batched, past their sliding window too; others run one row at a time and say so."""
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    other = TorchEngine(model, engine.tokenizer, 128)  # type: ignore[arg-type]
-    assert other.facts.batched == (config in BATCHED), other.facts.notes
-    assert ("one at a time" in other.facts.notes) == (config in ONE_BY_ONE)
-    steps = Steps(other)
-    requests = [generation(prompt, 16) for prompt in PROMPTS[:3]]
-    for request in requests:
-        steps.submit(request)
-        steps.step()
-    steps.step_until_done(*requests)
-    assert [request.written for request in requests] == [library_tokens(model, prompt, 16) for prompt in PROMPTS[:3]]

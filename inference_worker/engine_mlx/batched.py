@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class BatchedDecoder:
         self._output, self._slots, self._windows = output, slots, windows
         self._cache = RowCache(windows)
         self._rows: list[BatchedRow] = []
+        self._damaged = False
 
     def open(self, terms: Terms) -> BatchedRow:
         row = BatchedRow(terms, len(self._rows))
@@ -45,6 +47,7 @@ class BatchedDecoder:
 
     def close(self, row: BatchedRow) -> None:
         if row.damaged:
+            self._damaged = True
             self._cache.clear(row.index)
         last = self._rows.pop()
         if last is not row:
@@ -55,14 +58,13 @@ class BatchedDecoder:
         self._rest()
 
     def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> mx.array:
-        """Logits [n, vocabulary] after each row's last new token."""
+        """Logits [n, vocabulary] after each row's last new token, not evaluated."""
         order = sorted(range(len(work)), key=lambda item: work[item][0].index)
         rows = [work[item][0] for item in order]
         tokens = [work[item][1] for item in order]
         self._cache.prepare([row.index for row in rows], [row.length for row in rows], list(map(len, tokens)))
         self._slots.apply([row.terms for row in rows])
         logits = self._output(padded(tokens), self._cache.layers, [len(new) - 1 for new in tokens])[:, 0]
-        mx.eval(logits)
         for row, new in zip(rows, tokens, strict=True):
             row.length += len(new)
         if order == list(range(len(work))):
@@ -79,7 +81,7 @@ class BatchedDecoder:
             self._cache.prepare([row.index], [row.length + first], [len(given) - 1])
             parts += likelihoods(self._output([given[:-1]], self._cache.layers), [given[1:]])
         answer = joined(parts)
-        if any(value != value for value in answer.logprobs):
+        if not all(map(math.isfinite, answer.logprobs)):
             self._cache.clear(row.index, row.length)
         return answer
 
@@ -132,9 +134,12 @@ class BatchedDecoder:
         return [[next(whole) for _ in question.continuations] for question in questions]
 
     def _rest(self) -> None:
-        """Without rows nothing holds adapters."""
-        if not self._rows:
-            self._slots.apply(())
+        """Without rows nothing holds adapters, nor what a forward left that could not be computed."""
+        if self._rows:
+            return
+        self._slots.apply(())
+        if self._damaged:
+            self._cache, self._damaged = RowCache(self._windows), False
 
 
 def _groups(items: Iterable[int], size: Callable[[int], int], limit: int) -> Iterator[list[int]]:

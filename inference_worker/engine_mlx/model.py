@@ -38,7 +38,7 @@ class MlxLogits:
     def __init__(self, logits: mx.array) -> None:
         self._logits = logits
         tokens, finite = mx.argmax(logits, axis=1), mx.isfinite(mx.logsumexp(logits, axis=1))
-        mx.eval(tokens, finite)
+        mx.eval(logits, tokens, finite)
         self.greedy: list[int] = tokens.tolist()
         self.finite: list[bool] = finite.tolist()
 
@@ -88,8 +88,13 @@ class MlxEngine:
             self._decoder.close(row)
 
     def forward(self, work: Sequence[tuple[Any, Sequence[int]]]) -> MlxLogits:
-        with mx.stream(self._device):
-            logits = MlxLogits(self._decoder.forward(work))
+        try:
+            with mx.stream(self._device):
+                logits = MlxLogits(self._decoder.forward(work))
+        except Exception:
+            for row, _ in work:
+                row.damaged = True
+            raise
         for (row, _), finite in zip(work, logits.finite, strict=True):
             row.damaged = row.damaged or not finite
         return logits

@@ -69,6 +69,13 @@ class Step:
         self.uniform = min(starts) == max(starts) and min(counts) == max(counts)
         self._masks = {}
 
+    def put(self, held: mx.array, new: mx.array) -> None:
+        """Writes ``new`` [n, heads, q, size] to its places."""
+        if self.uniform and isinstance(self.rows, slice):
+            held[self.rows, :, self.length - self.width : self.length] = new
+        else:
+            held[self.index, :, self.write] = new.transpose(0, 2, 1, 3)
+
     def mask(self, window: int | None, as_array: bool) -> mx.array | str | None:
         """Which columns each new token sees: bool [n, 1, q, columns], or the library's word for a simple case."""
         if self.uniform and (window is None or self.length <= window):
@@ -99,8 +106,8 @@ class RowLayer:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         step = self._step
         self.reserve(keys, values)
-        self.keys[step.index, :, step.write] = keys.transpose(0, 2, 1, 3)
-        self.values[step.index, :, step.write] = values.transpose(0, 2, 1, 3)
+        step.put(self.keys, keys)
+        step.put(self.values, values)
         return self._read(self.keys), self._read(self.values)
 
     def make_mask(

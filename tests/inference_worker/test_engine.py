@@ -174,3 +174,73 @@ def test_an_adapter_of_another_shape_or_name_is_refused(engine: Engine, foundry:
     narrow = Factors(Tensor("F32", (4, 3), bytes(48)), factors.b, 1.0)
     with pytest.raises(InvalidAdapter, match=path):
         engine.load(Lora({path: narrow}, ""))
+
+
+def test_a_restored_row_goes_on_as_the_row_it_was_copied_from(engine: Engine, foundry: Foundry) -> None:
+    """A snapshot keeps what its tokens left, whatever the row does later; a part of it can be restored."""
+    terms = (load(engine, foundry("mix-one", seed=1, strength=0.1)),)
+    prompt, other = PROMPTS[2], (70, 71, 72)
+    row, neighbour = engine.open(terms), engine.open(())
+    engine.forward([(row, prompt), (neighbour, other)])
+    state = engine.snapshot(row, len(prompt) - 1)
+    assert state.memory_bytes > 0
+    expected = [engine.forward([(row, [token])]).row(0) for token in (8, 9)]
+    engine.close(row)
+    for length in (len(prompt) - 1, 4):
+        again = engine.open(terms)
+        engine.restore(again, state, length)
+        assert again.length == length
+        engine.forward([(again, prompt[length:])])
+        found = [engine.forward([(neighbour, [5]), (again, [token])]).row(1) for token in (8, 9)]
+        for one, wanted in zip(found, expected, strict=True):
+            assert one == pytest.approx(wanted, abs=1e-3)
+        engine.close(again)
+    engine.close(neighbour)
+
+
+def test_a_snapshot_restores_into_many_rows(engine: Engine) -> None:
+    """One prefix serves several rows at once, and rows that come and go between change nothing in it."""
+    prefix, ends = PROMPTS[2], ((1, 2), (30,), (31, 32, 33))
+    first = engine.open(())
+    engine.forward([(first, prefix)])
+    state = engine.snapshot(first, len(prefix))
+    alone = [engine.open(()) for _ in ends]
+    expected = [engine.forward([(row, prefix + end)]).row(0) for row, end in zip(alone, ends, strict=True)]
+    for row in (first, *alone):
+        engine.close(row)
+    rows = [engine.open(()) for _ in ends]
+    for row in rows:
+        engine.restore(row, state, len(prefix))
+    logits = engine.forward(list(zip(rows, ends, strict=True)))
+    for index, wanted in enumerate(expected):
+        assert logits.row(index) == pytest.approx(wanted, abs=1e-3)
+    for row in rows:
+        engine.close(row)
+
+
+def test_a_rows_likelihood_is_that_of_scoring(engine: Engine, foundry: Foundry) -> None:
+    """A continuation behind a row has the likelihood it has behind the row's tokens as a prompt."""
+    terms = (load(engine, foundry("mix-one", seed=1, strength=0.1)),)
+    prompt, tokens = PROMPTS[0], (8, 9, 10, 11, 12)
+    ((answer,),) = engine.score([Question(terms, prompt, (tokens,))])
+    row, neighbour = engine.open(terms), engine.open(())
+    engine.forward([(row, prompt), (neighbour, PROMPTS[1])])
+    found = engine.likelihood(row, tokens)
+    assert found.logprobs == pytest.approx(answer.logprobs[1:], abs=1e-3)
+    assert found.greedy == answer.greedy[1:]
+    assert engine.likelihood(row, tokens[:1]).logprobs == ()
+    engine.close(row)
+    engine.close(neighbour)
+
+
+def test_a_row_asked_for_a_likelihood_goes_on_as_if_it_had_not_been(engine: Engine) -> None:
+    """Neither the row nor its neighbour keeps anything of the tokens that were asked about."""
+    row, alone, neighbour = engine.open(()), engine.open(()), engine.open(())
+    engine.forward([(row, PROMPTS[0]), (alone, PROMPTS[0]), (neighbour, PROMPTS[2])])
+    engine.likelihood(row, tuple(range(60, 90)))
+    assert row.length == len(PROMPTS[0])
+    for token in (8, 9, 10):
+        logits = engine.forward([(row, [token]), (alone, [token]), (neighbour, [token])])
+        assert logits.row(0) == pytest.approx(logits.row(1), abs=1e-3)
+    for each in (row, alone, neighbour):
+        engine.close(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mlx.utils import tree_map_with_path
 from mlx_lm.utils import load_model
 
 from genome.config import Worker
-from genome.errors import InvalidConfig
+from genome.errors import GenomeError, InvalidConfig
 from genome.lora import Lora
 from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms
 from inference_worker.engine_mlx.batched import BatchedDecoder
@@ -124,7 +125,7 @@ def load(base: Path, settings: Worker) -> MlxEngine:
     device = _device(settings.device)
     with mx.stream(device):
         try:
-            model, config = load_model(base)
+            model, config = load_model(base, model_config=_older_names(json.loads((base / "config.json").read_bytes())))
             ends = config.get("eos_token_id")
             tokenizer = TemplateTokenizer(base, ends if isinstance(ends, list) else [ends] if ends is not None else [])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -135,7 +136,23 @@ def load(base: Path, settings: Worker) -> MlxEngine:
     text = config.get("text_config") or config
     made_for = text.get("max_position_embeddings") or LONGEST_CONTEXT
     context = min(made_for, settings.context_tokens or LONGEST_CONTEXT)
-    return MlxEngine(model, tokenizer, context, device)
+    try:
+        return MlxEngine(model, tokenizer, context, device)
+    except GenomeError:
+        raise
+    except Exception as error:  # whatever the library raises over a base it loads but cannot run
+        raise InvalidConfig(f"mlx-lm cannot run {base}: {type(error).__name__}: {error}") from error
+
+
+def _older_names(config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 writes as ``rope_parameters``, under the names the library reads; else it takes defaults."""
+    rope = config.get("rope_parameters") or {}
+    older = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
+    if rope.get("rope_type", "default") != "default":
+        older["rope_scaling"] = rope
+    if "text_config" in config:
+        older["text_config"] = config["text_config"] | _older_names(config["text_config"])
+    return {name: value for name, value in older.items() if name == "text_config" or config.get(name) is None}
 
 
 def _cast(model: Any, dtype: mx.Dtype) -> None:

@@ -18,6 +18,7 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     PreTrainedConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 from worker_runs import PROMPTS, Foundry, Steps, close_all, generation, library_tokens
@@ -38,6 +39,7 @@ SMALL = {
 BATCHED = [
     LlamaConfig(**SMALL),
     MistralConfig(**SMALL, sliding_window=None),
+    Qwen2Config(**SMALL, rope_parameters={"rope_type": "default", "rope_theta": 5000.0}),
     Qwen3Config(**SMALL),
     Gemma3TextConfig(**SMALL, sliding_window=8, sliding_window_pattern=2),
 ]

@@ -18,6 +18,8 @@ SCORED_COLUMNS = 4096
 """Keys of prompts and continuations together that one scoring forward holds, unless one continuation needs more."""
 SCORED_LOGITS = 1 << 26
 """Likewise logits: 256 MiB."""
+SCORED_PADDING = 128
+"""Tokens of padding that one scoring forward computes at most: with more, two forwards take less time."""
 
 
 @dataclass(eq=False)
@@ -28,6 +30,15 @@ class BatchedRow:
     index: int
     length: int = 0
     damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A continuation of one of several prompts."""
+
+    owner: int
+    """Number of the prompt."""
+    tokens: tuple[int, ...]
 
 
 class BatchedDecoder:
@@ -103,35 +114,42 @@ class BatchedDecoder:
 
     def _score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         prompts = [question.prompt for question in questions]
-        lengths = list(map(len, prompts))
         cache = RowCache(self._windows)
-        cache.prepare(range(len(prompts)), [0] * len(prompts), lengths)
+        cache.prepare(range(len(prompts)), [0] * len(prompts), list(map(len, prompts)))
         self._slots.apply([question.terms for question in questions])
-        logits = self._output(padded(prompts), cache.layers, [length - 1 for length in lengths])
-        mx.eval(logits)
+        logits = self._output(padded(prompts), cache.layers, [len(prompt) - 1 for prompt in prompts])
         branches = [
-            (owner, continuation) for owner, question in enumerate(questions) for continuation in question.continuations
+            Branch(owner, tokens) for owner, question in enumerate(questions) for tokens in question.continuations
         ]
-        firsts = logits[mx.array([owner for owner, _ in branches], mx.int32)] if branches else logits
-        parts = [[first] for first in likelihoods(firsts, [tokens[:1] for _, tokens in branches])] if branches else []
-        longest = max(lengths)
-
-        def size(number: int) -> int:
-            tokens = len(branches[number][1]) - 1
-            return max(longest + tokens, tokens * self._output.vocabulary * SCORED_COLUMNS // SCORED_LOGITS)
-
-        for group in _groups((n for n, (_, tokens) in enumerate(branches) if len(tokens) > 1), size, SCORED_COLUMNS):
-            owners = [branches[number][0] for number in group]
-            tokens = [branches[number][1] for number in group]
-            counts = [len(each) - 1 for each in tokens]
-            fork = cache.fork(owners, longest, max(counts))
-            fork.prepare(range(len(group)), [lengths[owner] for owner in owners], counts)
-            self._slots.apply([questions[owner].terms for owner in owners])
-            rest = self._output(padded([each[:-1] for each in tokens]), fork.layers)
-            for number, part in zip(group, likelihoods(rest, [each[1:] for each in tokens]), strict=True):
-                parts[number].append(part)
+        if not branches:
+            return [[] for _ in questions]
+        firsts = logits[mx.array([branch.owner for branch in branches])]
+        parts = [[first] for first in likelihoods(firsts, [branch.tokens[:1] for branch in branches])]
+        for number, rest in self._branched(questions, cache, branches):
+            parts[number].append(rest)
         whole = iter(map(joined, parts))
         return [[next(whole) for _ in question.continuations] for question in questions]
+
+    def _branched(
+        self, questions: Sequence[Question], cache: RowCache, branches: Sequence[Branch]
+    ) -> Iterator[tuple[int, Likelihood]]:
+        """Number and likelihood of every branch but for its first token. ``cache`` holds the questions' prompts."""
+        longest = max(len(question.prompt) for question in questions)
+
+        def size(number: int) -> int:
+            tokens = len(branches[number].tokens) - 1
+            return max(longest + tokens, tokens * self._output.vocabulary * SCORED_COLUMNS // SCORED_LOGITS)
+
+        more = [number for number, branch in enumerate(branches) if len(branch.tokens) > 1]
+        for group in _groups(more, size, SCORED_COLUMNS):
+            owners = [branches[number].owner for number in group]
+            tokens = [branches[number].tokens for number in group]
+            counts = [len(each) - 1 for each in tokens]
+            fork = cache.fork(owners, longest, max(counts))
+            fork.prepare(range(len(group)), [len(questions[owner].prompt) for owner in owners], counts)
+            self._slots.apply([questions[owner].terms for owner in owners])
+            logits = self._output(padded([each[:-1] for each in tokens]), fork.layers)
+            yield from zip(group, likelihoods(logits, [each[1:] for each in tokens]), strict=True)
 
     def _rest(self) -> None:
         """Without rows nothing holds adapters, nor what a forward left that could not be computed."""
@@ -143,12 +161,15 @@ class BatchedDecoder:
 
 
 def _groups(items: Iterable[int], size: Callable[[int], int], limit: int) -> Iterator[list[int]]:
-    """Items of like size, as many as stay within the limit when padded to the largest."""
+    """Items of like size, as many as stay within the limit, and waste little, when padded to the largest."""
     group: list[int] = []
+    total = 0
     for item in sorted(items, key=size):
-        if group and size(item) * (len(group) + 1) > limit:
+        padded_size = size(item) * (len(group) + 1)
+        if group and (padded_size > limit or padded_size - total - size(item) > SCORED_PADDING):
             yield group
-            group = []
+            group, total = [], 0
         group.append(item)
+        total += size(item)
     if group:
         yield group

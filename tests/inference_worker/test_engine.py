@@ -140,6 +140,24 @@ def test_greedy_flags_say_which_tokens_greedy_decoding_would_choose(
     assert answers[1].greedy[0] is False
 
 
+def test_a_score_does_not_depend_on_what_is_scored_beside_it(engine: Engine, foundry: Foundry) -> None:
+    """Prompts and continuations of very different lengths, none at all among them, score as each alone."""
+    term = load(engine, foundry("mix-one", seed=1, strength=0.1))
+    long = tuple(range(10, 210))
+    questions = [
+        Question((), (7,), ((8,), long, (9, 10))),
+        Question((term,), long, ((11,), (12, 13))),
+        Question((term,), PROMPTS[0], ()),
+        Question((), PROMPTS[2], ((), (14, 15, 16))),
+    ]
+    together = engine.score(questions)
+    for question, answers in zip(questions, together, strict=True):
+        (alone,) = engine.score([question])
+        for one, other, tokens in zip(answers, alone, question.continuations, strict=True):
+            assert len(one.logprobs) == len(one.greedy) == len(tokens)
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+
+
 def test_an_adapter_that_overflows_harms_its_own_rows_only(engine: Engine, steps: Steps, foundry: Foundry) -> None:
     """A row whose numbers overflow is failed; its neighbours, and who takes its place, get the right tokens."""
     healthy = lora.read(foundry("mix-one", seed=1, strength=0.1))

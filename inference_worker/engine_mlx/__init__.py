@@ -1,12 +1,13 @@
 """The MLX engine: mlx-lm's own modules, unmodified, batched and with adapters. Apple silicon, or a CPU.
 
-slots      adapters in the linear layers
-output     logits of the tokens that are asked for alone
-rows       key/value rows behind the library's cache protocol (the only file that touches it)
-batched    rows of different lengths in one forward
-solo       one row at a time through the library's own cache, for architectures that do not batch
-selfcheck  which of the two it is
-model      `MlxEngine`, which ties them together
+slots        adapters in the linear layers
+output       logits of the tokens that are asked for alone
+rows         key/value rows behind the library's cache protocol (the only file that touches it)
+likelihoods  from logits to the likelihood of continuations
+batched      rows of different lengths in one forward
+solo         one row at a time through the library's own cache, for architectures that do not batch
+selfcheck    which of the two it is
+model        `MlxEngine`, which ties them together
 """
 
 from __future__ import annotations

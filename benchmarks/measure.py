@@ -39,7 +39,9 @@ class Report:
     keys: dict[str, Any] = field(default_factory=dict)
     rows: list[tuple[str, str, str, str, str]] = field(default_factory=list)
 
-    def ratio(self, key: str, model: str, ours: str, peer: str, value: float, wanted: str, nested: bool = False) -> None:
+    def ratio(
+        self, key: str, model: str, ours: str, peer: str, value: float, wanted: str, nested: bool = False
+    ) -> None:
         """A ratio that is asked for. ``nested``: the key has one value for each model."""
         if nested:
             self.keys.setdefault(key, {})[model] = round(value, 4)

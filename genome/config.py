@@ -22,11 +22,12 @@ class Section(BaseModel):
 class Worker(Section):
     """The inference worker, `genome worker`."""
 
-    engine: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "torch", "mlx"] = "auto"
+    """auto: mlx on Apple silicon where mlx-lm is installed, torch elsewhere."""
     listen: str = ""
     """``unix:/path`` or ``host:port`` on the loopback; empty: run/worker.sock in the home."""
     device: str = "auto"
-    """auto, cpu, cuda, mps."""
+    """auto, cpu, cuda, mps; with mlx: auto, cpu, gpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on an accelerator and on a CPU with instructions for it, else float32."""
     threads: int = Field(1, ge=1)

@@ -1,4 +1,4 @@
-"""What the worker asks of an engine. No framework is named here; `engine_torch` is one that fits.
+"""What the worker asks of an engine. No framework is named here; `engine_torch` and `engine_mlx` fit.
 
 An engine holds one base model and computes W'x = Wx + Σ scale · B(Ax) for any set of adapters. Rows are sequences in
 progress, each with its own key/value state; one forward may advance rows of different lengths with different
@@ -9,8 +9,11 @@ belongs to the step thread.
 from __future__ import annotations
 
 import importlib
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -22,7 +25,9 @@ from genome.lora import Lora
 if TYPE_CHECKING:
     from genome.config import Worker
 
-ENGINES: Mapping[str, str] = MappingProxyType({"torch": "inference_worker.engine_torch"})
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {"torch": "inference_worker.engine_torch", "mlx": "inference_worker.engine_mlx"}
+)
 """Engine → module with ``load(base, settings) -> Engine``. Text, so that naming one imports none."""
 
 
@@ -204,6 +209,12 @@ class Engine(Protocol):
 
 def load(base: Path, settings: Worker) -> Engine:
     """Loads the base into the engine the settings name. Seconds for a large one."""
-    name = "torch" if settings.engine == "auto" else settings.engine
+    name = preferred() if settings.engine == "auto" else settings.engine
     engine: Engine = importlib.import_module(ENGINES[name]).load(base, settings)
     return engine
+
+
+def preferred() -> str:
+    """The engine of "auto": mlx on Apple silicon where it is installed, else torch. Imports neither."""
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return "mlx" if apple and find_spec("mlx_lm") is not None else "torch"

@@ -17,6 +17,7 @@ from genome.config import Worker
 from genome.errors import InvalidConfig
 from genome.lora import Lora
 from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms
+from inference_worker.engine_torch import attention
 from inference_worker.engine_torch.batched import BatchedDecoder
 from inference_worker.engine_torch.factors import LoraWeights
 from inference_worker.engine_torch.selfcheck import Decoder, disagreement
@@ -48,6 +49,7 @@ class TorchEngine:
 
     def __init__(self, model: Any, tokenizer: TemplateTokenizer, context_tokens: int) -> None:
         self.tokenizer = tokenizer
+        attention.install(model)
         self._slots = Slots(model)
         self._decoder, notes = _decoder(model, self._slots, context_tokens)
         self.facts = Facts(
@@ -91,7 +93,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def likelihood(self, row: Row, tokens: Sequence[int]) -> Likelihood:
-        answer: Likelihood = self._decoder.likelihood(row, tokens)
+        answer: Likelihood = self._decoder.likelihood(row, tokens) if len(tokens) > 1 else Likelihood((), ())
         return answer
 
     @torch.inference_mode()

@@ -24,6 +24,8 @@ class Window:
         """[n, 1]: the rows, as numbers."""
         self.write = torch.zeros(0, 0, dtype=torch.long)
         """[n, q]: column each new token is written to."""
+        self.together: slice | None = None
+        """The columns of all rows, where they are the same: copied at once, not token by token."""
         self.length = 0
         """Columns that are read."""
         self.row_capacity = 0
@@ -50,8 +52,12 @@ class RowLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.grow()
-        self.keys[window.index, :, window.write] = key_states.transpose(1, 2)
-        self.values[window.index, :, window.write] = value_states.transpose(1, 2)
+        if window.together is not None:
+            self.keys[window.rows, :, window.together] = key_states
+            self.values[window.rows, :, window.together] = value_states
+        else:
+            self.keys[window.index, :, window.write] = key_states.transpose(1, 2)
+            self.values[window.index, :, window.write] = value_states.transpose(1, 2)
         return self.keys[window.rows, :, : window.length], self.values[window.rows, :, : window.length]
 
     def grow(self) -> None:
@@ -101,6 +107,8 @@ class RowCache:
         window.index = torch.tensor(rows, device=self._device).unsqueeze(1)
         contiguous = rows == list(range(rows[0], rows[0] + len(rows)))
         window.rows = slice(rows[0], rows[0] + len(rows)) if contiguous else window.index[:, 0]
+        alike = contiguous and len(set(starts)) == 1 and min(counts) == width
+        window.together = slice(starts[0], starts[0] + width) if alike else None
         return window.write.masked_fill(window.write == window.capacity, 0) if min(counts) < width else window.write
 
     def copied(self, row: int, length: int) -> list[torch.Tensor]:

@@ -61,8 +61,20 @@ def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(base_path: Path) -> Engine:
-    return engines.load(base_path, Worker(device="cpu", dtype="float32"))
+def torch_engine(base_path: Path) -> Engine:
+    return engines.load(base_path, Worker(engine="torch", device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def mlx_engine(base_path: Path) -> Engine:
+    pytest.importorskip("mlx_lm", reason="mlx-lm is not installed: pip install 'genome[mlx]'")
+    return engines.load(base_path, Worker(engine="mlx", device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def engine(torch_engine: Engine) -> Engine:
+    """One engine for whatever is not the engine's own."""
+    return torch_engine
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Promises of the torch engine: tokens and scores are the library's own, whatever shares the batch."""
+"""Promises of every engine: tokens and scores are the library's own, whatever shares the batch.
+
+The library is transformers with PEFT, on the same weights.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,20 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    Gemma3TextConfig,
-    GptOssConfig,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen3Config,
-)
-from worker_runs import Foundry, Steps, generation
+from worker_runs import PROMPTS, Foundry, Steps, generation, library_tokens
 
 from genome import lora
 from genome.errors import InvalidAdapter
 from genome.lora import Factors, Lora
 from genome.tensors import Tensor
 from inference_worker.engine import Engine, Question, Term, Terms
-from inference_worker.engine_torch.model import TorchEngine
-
-PROMPTS = [(5, 9, 40, 33), (7,), (12, 60, 61, 62, 63, 64, 65, 66, 67, 90, 91, 14), (30, 31, 32)]
 
 
-def library_tokens(model: Any, prompt: tuple[int, ...], count: int) -> list[int]:
-    model.generation_config.eos_token_id = None
-    ids = torch.tensor([prompt])
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
-    tokens: list[int] = output[0, len(prompt) :].tolist()
-    return tokens
+@pytest.fixture(params=["torch", "mlx"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine over the same base, in single precision."""
+    found: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return found
 
 
 def library_logprobs(model: Any, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
@@ -153,6 +141,24 @@ def test_greedy_flags_say_which_tokens_greedy_decoding_would_choose(
     assert answers[1].greedy[0] is False
 
 
+def test_a_score_does_not_depend_on_what_is_scored_beside_it(engine: Engine, foundry: Foundry) -> None:
+    """Prompts and continuations of very different lengths, none at all among them, score as each alone."""
+    term = load(engine, foundry("mix-one", seed=1, strength=0.1))
+    long = tuple(range(10, 210))
+    questions = [
+        Question((), (7,), ((8,), long, (9, 10))),
+        Question((term,), long, ((11,), (12, 13))),
+        Question((term,), PROMPTS[0], ()),
+        Question((), PROMPTS[2], ((), (14, 15, 16))),
+    ]
+    together = engine.score(questions)
+    for question, answers in zip(questions, together, strict=True):
+        (alone,) = engine.score([question])
+        for one, other, tokens in zip(answers, alone, question.continuations, strict=True):
+            assert len(one.logprobs) == len(one.greedy) == len(tokens)
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+
+
 def test_an_adapter_that_overflows_harms_its_own_rows_only(engine: Engine, steps: Steps, foundry: Foundry) -> None:
     """A row whose numbers overflow is failed; its neighbours, and who takes its place, get the right tokens."""
     healthy = lora.read(foundry("mix-one", seed=1, strength=0.1))
@@ -189,35 +195,71 @@ def test_an_adapter_of_another_shape_or_name_is_refused(engine: Engine, foundry:
         engine.load(Lora({path: narrow}, ""))
 
 
-SMALL = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
-}  # fmt: skip
-BATCHED = [
-    LlamaConfig(**SMALL),
-    MistralConfig(**SMALL, sliding_window=8),
-    Qwen3Config(**SMALL),
-    Gemma3TextConfig(**SMALL, sliding_window=8),
-    GptOssConfig(**SMALL, num_local_experts=2, num_experts_per_tok=1, sliding_window=8),
-]
-ONE_BY_ONE = [
-    BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=100),
-    MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=100),
-]
+def test_a_restored_row_goes_on_as_the_row_it_was_copied_from(engine: Engine, foundry: Foundry) -> None:
+    """A snapshot keeps what its tokens left, whatever the row does later; a part of it can be restored."""
+    terms = (load(engine, foundry("mix-one", seed=1, strength=0.1)),)
+    prompt, other = PROMPTS[2], (70, 71, 72)
+    row, neighbour = engine.open(terms), engine.open(())
+    engine.forward([(row, prompt), (neighbour, other)])
+    state = engine.snapshot(row, len(prompt) - 1)
+    assert state.memory_bytes > 0
+    expected = [engine.forward([(row, [token])]).row(0) for token in (8, 9)]
+    engine.close(row)
+    for length in (len(prompt) - 1, 4):
+        again = engine.open(terms)
+        engine.restore(again, state, length)
+        assert again.length == length
+        engine.forward([(again, prompt[length:])])
+        found = [engine.forward([(neighbour, [5]), (again, [token])]).row(1) for token in (8, 9)]
+        for one, wanted in zip(found, expected, strict=True):
+            assert one == pytest.approx(wanted, abs=1e-3)
+        engine.close(again)
+    engine.close(neighbour)
 
 
-@pytest.mark.parametrize("config", BATCHED + ONE_BY_ONE, ids=lambda config: config.model_type)
-def test_every_architecture_decodes_as_its_library_does(engine: Engine, config: PreTrainedConfig) -> None:
-    """Attention models are batched, past their sliding window too; others run one row at a time and say so."""
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    other = TorchEngine(model, engine.tokenizer, 128)  # type: ignore[arg-type]
-    assert other.facts.batched == (config in BATCHED), other.facts.notes
-    assert ("one at a time" in other.facts.notes) == (config in ONE_BY_ONE)
-    steps = Steps(other)
-    requests = [generation(prompt, 16) for prompt in PROMPTS[:3]]
-    for request in requests:
-        steps.submit(request)
-        steps.step()
-    steps.step_until_done(*requests)
-    assert [request.written for request in requests] == [library_tokens(model, prompt, 16) for prompt in PROMPTS[:3]]
+def test_a_snapshot_restores_into_many_rows(engine: Engine) -> None:
+    """One prefix serves several rows at once, and rows that come and go between change nothing in it."""
+    prefix, ends = PROMPTS[2], ((1, 2), (30,), (31, 32, 33))
+    first = engine.open(())
+    engine.forward([(first, prefix)])
+    state = engine.snapshot(first, len(prefix))
+    alone = [engine.open(()) for _ in ends]
+    expected = [engine.forward([(row, prefix + end)]).row(0) for row, end in zip(alone, ends, strict=True)]
+    for row in (first, *alone):
+        engine.close(row)
+    rows = [engine.open(()) for _ in ends]
+    for row in rows:
+        engine.restore(row, state, len(prefix))
+    logits = engine.forward(list(zip(rows, ends, strict=True)))
+    for index, wanted in enumerate(expected):
+        assert logits.row(index) == pytest.approx(wanted, abs=1e-3)
+    for row in rows:
+        engine.close(row)
+
+
+def test_a_rows_likelihood_is_that_of_scoring(engine: Engine, foundry: Foundry) -> None:
+    """A continuation behind a row has the likelihood it has behind the row's tokens as a prompt."""
+    terms = (load(engine, foundry("mix-one", seed=1, strength=0.1)),)
+    prompt, tokens = PROMPTS[0], (8, 9, 10, 11, 12)
+    ((answer,),) = engine.score([Question(terms, prompt, (tokens,))])
+    row, neighbour = engine.open(terms), engine.open(())
+    engine.forward([(row, prompt), (neighbour, PROMPTS[1])])
+    found = engine.likelihood(row, tokens)
+    assert found.logprobs == pytest.approx(answer.logprobs[1:], abs=1e-3)
+    assert found.greedy == answer.greedy[1:]
+    assert engine.likelihood(row, tokens[:1]).logprobs == ()
+    engine.close(row)
+    engine.close(neighbour)
+
+
+def test_a_row_asked_for_a_likelihood_goes_on_as_if_it_had_not_been(engine: Engine) -> None:
+    """Neither the row nor its neighbour keeps anything of the tokens that were asked about."""
+    row, alone, neighbour = engine.open(()), engine.open(()), engine.open(())
+    engine.forward([(row, PROMPTS[0]), (alone, PROMPTS[0]), (neighbour, PROMPTS[2])])
+    engine.likelihood(row, tuple(range(60, 90)))
+    assert row.length == len(PROMPTS[0])
+    for token in (8, 9, 10):
+        logits = engine.forward([(row, [token]), (alone, [token]), (neighbour, [token])])
+        assert logits.row(0) == pytest.approx(logits.row(1), abs=1e-3)
+    for each in (row, alone, neighbour):
+        engine.close(each)

@@ -1,4 +1,4 @@
-"""Promises of the prefix cache and of long or varied questions: computed once, never across versions, in nobody's way."""
+"""Promises of the prefix cache and of long or varied questions: computed once, never across versions."""
 
 from __future__ import annotations
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from worker_runs import Foundry
+from worker_runs import Foundry, Steps, generation
 
 from genome import lora
 from genome.layout import Home
 from genome.registry import Promotion, StackEntry
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
+from inference_worker.engine import Engine, Term
 
 GOOD, BAD = "ann/code-v1.0", "bob/mail-v1.0"
 
@@ -93,6 +94,35 @@ def test_a_worker_serves_what_was_promoted_and_stops_cleanly(short: Path, base_p
         assert last is not None
         assert last.finish_reason != 0
         assert last.usage.completion_tokens == tokens
+        assert process.wait(20) == 0
+
+
+def test_a_worker_serves_with_mlx(short: Path, base_path: Path, foundry: Foundry, torch_engine: Engine) -> None:
+    """`engine = "mlx"` is all it takes: the promoted adapter answers over gRPC as it does with torch."""
+    pytest.importorskip("mlx_lm", reason="mlx-lm is not installed: pip install 'genome[mlx]'")
+    home = Home(short / "h")
+    shutil.copytree(foundry("one", seed=11), home.adapter(GOOD))
+    digest = lora.digest(home.adapter(GOOD) / "adapter_model.safetensors")
+    promote(home, "ann", GOOD, digest)
+    settings = 'engine = "mlx"\ndevice = "cpu"\ndtype = "float32"\n'
+    with started(home, base_path, short, settings) as process, grpc.insecure_channel(
+        f"unix:{home.worker_socket}"
+    ) as channel:  # fmt: skip
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        info = stub.GetServerInfo(pb.GetServerInfoRequest())
+        assert (info.engine, info.device, info.dtype) == ("mlx", "cpu", "float32")
+        sampling = pb.Sampling(max_tokens=16)
+        for route, terms in (("", ()), ("ann/code", (Term(torch_engine.load(lora.read(home.adapter(GOOD))), 1.0),))):
+            reply = list(stub.Generate(pb.GenerateRequest(text="hello", route=route, sampling=sampling)))
+            tokens = [token for message in reply for token in message.token_ids]
+            steps = Steps(torch_engine)
+            same = generation(
+                torch_engine.tokenizer.encode("hello"), 16, terms, end_tokens=torch_engine.tokenizer.end_tokens
+            )
+            steps.submit(same)
+            steps.step_until_done(same)
+            assert tokens == same.written
+        process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
 

@@ -27,6 +27,16 @@ from inference_worker.service import InferenceService, server_info
 from inference_worker.sources import Source
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROMPTS = [(5, 9, 40, 33), (7,), (12, 60, 61, 62, 63, 64, 65, 66, 67, 90, 91, 14), (30, 31, 32)]
+
+
+def library_tokens(model: Any, prompt: tuple[int, ...], count: int) -> list[int]:
+    """What transformers' own generate goes on with, greedily."""
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([prompt])
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
+    tokens: list[int] = output[0, len(prompt) :].tolist()
+    return tokens
 
 
 @dataclass

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from genome import blas
 
 if TYPE_CHECKING:
     from daemon.trainers.mlx_lora.trainer import MlxTrainer
@@ -11,9 +14,8 @@ if TYPE_CHECKING:
 
 def load(job: Job) -> MlxTrainer:
     """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
-    from daemon.trainers.mlx_lora import blas
-
-    blas.prefer_fast()  # works only before MLX is imported
+    if not blas.prefer_fast():  # works only before MLX is imported
+        print(blas.SLOW, file=sys.stderr)
     from daemon.trainers.mlx_lora import trainer
 
     return trainer.load(job)

@@ -10,21 +10,24 @@ from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
 
+SLOW = "MLX runs on its slow reference BLAS; an installed OpenBLAS would be used"
+"""What to say where `prefer_fast` finds none."""
 
-def prefer_fast() -> None:
+
+def prefer_fast() -> bool:
     """Lets the system's OpenBLAS, or the BLAS in an installed PyTorch, answer MLX's calls. Call it before MLX's import.
 
     What is loaded globally comes before a library's own dependencies when its symbols are looked up. On macOS MLX uses
-    Apple's BLAS and nothing is done; where neither is found, MLX runs as it is.
+    Apple's BLAS and nothing is done. False where MLX runs as it is, because neither is found.
     """
     if sys.platform != "linux":
-        return
+        return True
     for library in (find_library("openblas"), _torch_library()):
         if library is not None:
             with suppress(OSError):
                 ctypes.CDLL(library, mode=os.RTLD_GLOBAL)
-                return
-    print("MLX runs on its slow reference BLAS; an installed OpenBLAS would be used", file=sys.stderr)
+                return True
+    return False
 
 
 def _torch_library() -> str | None:

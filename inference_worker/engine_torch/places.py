@@ -21,6 +21,8 @@ class Place:
     start: int
     width: int
     filled: threading.Event = field(default_factory=threading.Event)
+    loading: bool = False
+    """A loading thread fills it; others are the step thread's to fill."""
     used: int = 0
     """When last, by the count of arrangements."""
 
@@ -54,7 +56,10 @@ class Places:
     def take(self, adapter: LoraWeights) -> Place | None:
         """A free place for a new adapter, to be filled by the caller; None if there is none."""
         with self.lock:
-            return self._put(adapter, self._places.values())
+            place = self._put(adapter, self._places.values())
+            if place is not None:
+                place.loading = True
+            return place
 
     def drop(self, adapter: LoraWeights) -> None:
         """Frees its place."""
@@ -69,7 +74,7 @@ class Places:
         if (needed := sum(adapter.rank for adapter in adapters)) > self.size:
             raise ValueError(f"{needed} directions do not fit a room of {self.size}")
         with self.lock:
-            self.settle()  # whoever fills one now holds no lock
+            self.settle()  # they hold no lock while they fill
             places = self._gather(adapters, needed)
             self._arrangements += 1
             for place in places.values():
@@ -77,9 +82,10 @@ class Places:
             return places
 
     def settle(self) -> None:
-        """Waits until every place taken is filled."""
+        """Waits for loading threads."""
         for place in list(self._places.values()):
-            place.filled.wait()
+            if place.loading:
+                place.filled.wait()
 
     def _gather(self, adapters: Sequence[LoraWeights], needed: int) -> dict[LoraWeights, Place]:
         held = {adapter: place for adapter in adapters if (place := self._places.get(adapter))}

@@ -40,8 +40,8 @@ class Slot:
     """[out + r]"""
     b: torch.Tensor
     """[r, out]"""
-    uses: torch.Tensor | None
-    """[rows, 1, r]: which of the r directions each row takes part in; None: all rows in all, at scale 1."""
+    unused: torch.Tensor | None
+    """[rows, 1, r]: which of the r directions each row has no part in; None: all rows use all, at scale 1."""
     scales: torch.Tensor | None
     """[rows, 1, r]; None: 1."""
     alone: bool
@@ -66,13 +66,14 @@ class SlotLinear(nn.Linear):
         whole = functional.linear(input, slot.weight, slot.bias)
         if slot.alone and whole.numel() == whole.shape[-1]:
             return _one_row(whole, self.out_features, slot.b)
-        flat = whole.view(-1, whole.shape[-1])
-        output, inner = flat[:, : self.out_features], flat[:, self.out_features :]
-        if slot.uses is not None:
-            # Chosen, not multiplied: 0 · inf of an adapter that overflows would reach rows that do not use it. Some
-            # models flatten [rows, tokens] before a layer; the rows come apart again here.
-            inner = torch.where(slot.uses, inner.view(slot.uses.shape[0], -1, inner.shape[1]), 0)
-            inner = (inner if slot.scales is None else inner * slot.scales).view(-1, inner.shape[2])
+        output, inner = whole.view(-1, whole.shape[-1]).split_with_sizes((self.out_features, len(slot.b)), 1)
+        if slot.unused is not None:
+            # Some models flatten [rows, tokens] before a layer; the rows come apart again here.
+            rows = inner.view(slot.unused.shape[0], -1, len(slot.b))
+            # Set, not multiplied: 0 · inf of an adapter that overflows would reach rows that do not use it.
+            rows.masked_fill_(slot.unused, 0)
+            if slot.scales is not None:
+                rows.mul_(slot.scales)
         return output.addmm_(inner, slot.b).view(*input.shape[:-1], self.out_features)
 
 
@@ -168,17 +169,17 @@ class Slots:
             if not place.filled.is_set():
                 self._fill(adapter, place)
         columns = max((place.end for place in places.values()), default=0)
-        uses, scales = self._mixture(wanted, places, columns)
+        unused, scales = self._mixture(wanted, places, columns)
         touched = {path for adapter in adapters for path in adapter.lora.modules}
         for path, layer in self._layers.items():
             # nn.Module's own way of setting an attribute is ten times as slow.
-            vars(layer)["slot"] = _slot(layer, columns, uses, scales) if path in touched else None
+            vars(layer)["slot"] = _slot(layer, columns, unused, scales) if path in touched else None
         self._applied = wanted
 
     def _mixture(
         self, stacks: tuple[Terms, ...], places: dict[LoraWeights, Place], columns: int
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """``uses`` and ``scales`` of `Slot`."""
+        """``unused`` and ``scales`` of `Slot`."""
         plain = all(term.scale == 1 for stack in stacks for term in stack)
         all_in_all = columns == sum(place.width for place in places.values()) and all(
             len(stack) == len(places) for stack in stacks
@@ -190,8 +191,8 @@ class Slots:
             for term in stack:
                 place = places[term.weights]  # type: ignore[index]
                 scales[row, 0, place.start : place.end] = term.scale
-        uses = (scales != 0).to(self._device)
-        return uses, None if plain else scales.to(self._device, self._dtype)
+        unused = (scales == 0).to(self._device)
+        return unused, None if plain else scales.to(self._device, self._dtype)
 
     def _fill(self, adapter: LoraWeights, place: Place) -> None:
         """Copies an adapter's factors into its place."""
@@ -246,10 +247,10 @@ class Slots:
         return Kind(paths, layers, room, b)
 
 
-def _slot(layer: SlotLinear, columns: int, uses: torch.Tensor | None, scales: torch.Tensor | None) -> Slot:
+def _slot(layer: SlotLinear, columns: int, unused: torch.Tensor | None, scales: torch.Tensor | None) -> Slot:
     rows = layer.out_features + columns
     bias = None if layer.room_bias is None else layer.room_bias[:rows]
-    return Slot(layer.room[:rows], bias, layer.b[:columns], uses, scales, uses is None and layer.room.is_cpu)
+    return Slot(layer.room[:rows], bias, layer.b[:columns], unused, scales, unused is None and layer.room.is_cpu)
 
 
 def _adapters(stacks: Iterable[Terms]) -> list[LoraWeights]:

@@ -102,11 +102,12 @@ async def streams(client: Client, replies: int, tokens: int, swap_every: int = 0
         for number in itertools.count():
             if (swaps and number >= swaps) or (not swaps and all(task.done() for task in tasks)):
                 break
-            await client.load(client.ids[(current + 1) % 4], client.ids[current % 4])
+            await client.load(client.ids[(current + 1) % len(client.ids)], client.ids[current % len(client.ids)])
             current += 1
             await asyncio.sleep(0 if swaps else swap_every * pace)
         done.set()
-        client.ids = client.ids[current % 4 :] + client.ids[: current % 4]
+        first = current % len(client.ids)
+        client.ids = client.ids[first:] + client.ids[:first]
 
     started = time.perf_counter()
     await asyncio.gather(*(client.ask(prompt, tokens) for prompt in range(STREAMS)))

@@ -28,6 +28,8 @@ from inference_worker.sources import Source
 
 SWAP_EVERY = 30
 """Tokens."""
+VERSIONS = 24
+"""Of the storm: so many that a version has left memory before it is loaded again."""
 
 
 def loading(report: Report, home: Home, base: Path, ids: list[str], rounds: int, dtype: str) -> tuple[Engine, float]:
@@ -112,7 +114,7 @@ async def storm(directory: Path, dtype: str, swaps: int) -> tuple[int, int, int]
     home = Home(directory / f"storm-{dtype}")
     # Wider weights than a fresh model's, so that its tokens are no near ties.
     base = models.make_base("S", home.root, dtype, spread=0.1)
-    ids = models.make_adapters(home, base, dtype, 4, spread=0.1)
+    ids = models.make_adapters(home, base, dtype, VERSIONS, spread=0.1)
     async with worker(home, base, dtype, ids) as client:
         replies = await streams(client, 1, 24, swaps=swaps)
     tokenizer = engines.load(base, Worker(engine="torch", dtype=dtype)).tokenizer  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -204,7 +205,8 @@ class Scheduler:
             if request.row is not None and not request.row.length:
                 if self._prefixes.awaits(request, requests[:index]):
                     continue
-                request.recalled = self._prefixes.recall(request, self._rows)
+                with unless_broken("a beginning could not be taken over"):
+                    request.recalled = self._prefixes.recall(request, self._rows)
             count = min(request.remaining, limit)
             width = max(width, count)
             if work and width * (len(work) + 1) > limit:
@@ -242,7 +244,8 @@ class Scheduler:
         if not reading.done:
             reading.step(self._engine, self._prefixes, self._rows, chunk)
         if reading.done:
-            self._prefixes.keep(reading)
+            with unless_broken("a beginning could not be kept"):
+                self._prefixes.keep(reading)
             self._put_down(scoring)
             scoring.answers.append(reading.answers)
 
@@ -258,7 +261,8 @@ class Scheduler:
             self._rows.remove(request)
             if request.row is not None:
                 if not damaged:
-                    self._prefixes.keep(request)
+                    with unless_broken("a beginning could not be kept"):
+                        self._prefixes.keep(request)
                 self._engine.close(request.row)
                 request.row = None
 
@@ -280,6 +284,15 @@ class Scheduler:
         events, self._events = self._events, []
         if events:
             self._publish(events)
+
+
+@contextmanager
+def unless_broken(event: str) -> Iterator[None]:
+    """For what only saves time: out of memory, say, it is told and left."""
+    try:
+        yield
+    except Exception:
+        log.exception(event)
 
 
 def _batch(questions: tuple[Question, ...]) -> list[Question]:

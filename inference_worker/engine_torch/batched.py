@@ -99,6 +99,8 @@ class BatchedDecoder:
 
     def _parts(self, stacks: Sequence[Terms]) -> list[slice]:
         """Rows whose adapters have room beside each other; nearly always all of them."""
+        if len(stacks) == 1 or not any(stacks):
+            return [slice(None)]
         parts, start = [], 0
         for end in range(1, len(stacks) + 1):
             if end == len(stacks) or not self._slots.fit(stacks[start : end + 1]):
@@ -119,7 +121,9 @@ class BatchedDecoder:
         logits: torch.Tensor = self._model(
             input_ids=torch.tensor(padded(tokens), device=positions.device),
             position_ids=positions,
-            attention_mask=self._masks.build(positions, self._columns[None, : self._cache.length]),
+            attention_mask=self._masks.of_one_token(positions, self._cache.length)
+            if self._cache.in_step and max(counts) == 1
+            else self._masks.build(positions, self._columns[None, : self._cache.length]),
             past_key_values=self._cache.library_cache,
             use_cache=True,
             logits_to_keep=keep,

@@ -30,6 +30,7 @@ class Masks:
         if unknown := set(wanted) - rules.keys():
             raise InvalidConfig(f"layers of type {', '.join(sorted(unknown))} keep a state that is no list of keys")
         self._rules = {kind: rules[kind] for kind in wanted}
+        self._nothing_hidden = torch.zeros(1, 1, 1, 0)
 
     def build(
         self, query: torch.Tensor, key: torch.Tensor, related: torch.Tensor | None = None
@@ -46,6 +47,15 @@ class Masks:
             kind: self._additive(causal & rule(query, key) if rule else causal) for kind, rule in self._rules.items()
         }
         return masks if self._by_type else next(iter(masks.values()))
+
+    def of_one_token(self, positions: torch.Tensor, length: int) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The same for rows of one length with one new token each, at ``positions`` [n, 1]: most see everything."""
+        if any(self._rules.values()):
+            return self.build(positions, torch.arange(length, device=positions.device)[None])
+        if self._nothing_hidden.shape[-1] < length:
+            self._nothing_hidden = torch.zeros(1, 1, 1, 2 * length, dtype=self._dtype, device=positions.device)
+        mask = self._nothing_hidden[..., :length].expand(len(positions), -1, -1, -1)
+        return dict.fromkeys(self._rules, mask) if self._by_type else mask
 
     def _additive(self, visible: torch.Tensor) -> torch.Tensor:
         hidden = torch.finfo(self._dtype).min

@@ -144,6 +144,11 @@ class RowCache:
                     held[row] = 0
 
     @property
+    def in_step(self) -> bool:
+        """Whether the rows of the prepared forward have one length, before and after it."""
+        return self._window.together is not None
+
+    @property
     def length(self) -> int:
         """Columns the prepared forward reads."""
         return self._window.length

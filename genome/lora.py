@@ -170,11 +170,17 @@ def _from_peft(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) 
     _refuse_unsupported(path, config)
     pairs = _pairs(path, found, PEFT_KEY)
     modules = {}
-    for module, pair in pairs.items():
-        rank = _pattern(config.get("rank_pattern"), module, config.get("r", 8))
-        alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-        scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        modules[module] = _factors(path, module, pair["A"], pair["B"], scaling, rank)
+    try:
+        plain = float(config.get("r", 8)), float(config.get("lora_alpha", 8))
+        ranks, alphas = config.get("rank_pattern"), config.get("alpha_pattern")
+        for module, pair in pairs.items():
+            rank, alpha = plain
+            if ranks or alphas:
+                rank, alpha = _pattern(ranks, module, rank), _pattern(alphas, module, alpha)
+            scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            modules[module] = _factors(path, module, pair["A"], pair["B"], scaling, rank)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidAdapter(f"{path.parent / CONFIG} has a rank or an alpha that is none: {error}") from error
     return modules
 
 
@@ -197,15 +203,17 @@ def _from_mlx(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) -
 def _pairs(path: Path, found: Mapping[str, Tensor], key: tuple[str, str, str]) -> dict[str, dict[str, Tensor]]:
     """Module → its two factors, by names as ``key`` says: what they begin with, how they end, letters between."""
     prefix, suffix, letters = key
+    endings = {f".lora_{letter}{suffix}": letter.upper() for letter in letters}
+    length = len(f".lora_A{suffix}")
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in found.items():
-        module, _, factor = name.removeprefix(prefix).removesuffix(suffix).rpartition(".lora_")
-        if not (module and factor in letters and name == f"{prefix}{module}.lora_{factor}{suffix}"):
+        module, factor = name[len(prefix) : -length], endings.get(name[-length:])
+        if not (module and factor and name.startswith(prefix)):
             raise InvalidAdapter(
                 f"{path} holds {name}, which is no LoRA factor of a linear layer",
                 "Train with LoRA on linear layers only",
             )
-        pairs.setdefault(module, {})[factor.upper()] = tensor
+        pairs.setdefault(module, {})[factor] = tensor
     for module, pair in pairs.items():
         if len(pair) != 2:
             raise InvalidAdapter(f"{path} has only one of the two factors of {module}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,7 @@ class LoraWeights:
     def digest(self) -> str:
         return self.lora.digest
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """Directions it takes: its largest rank."""
         return self.lora.rank

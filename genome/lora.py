@@ -103,6 +103,20 @@ def read(path: Path, rank: int | None = None, alpha: float | None = None, known:
     return Lora(modules, known.sha256 if known is not None else file.sha256, file.buffer)
 
 
+def check_places(lora: Lora, places: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InvalidAdapter unless every update finds its linear layer; ``places``: path → (out, in)."""
+    for path, factors in lora.modules.items():
+        place = places.get(path)
+        if place is None:
+            raise InvalidAdapter(f"the base has no linear layer {path}", "Was the adapter made for another base?")
+        given = (factors.b.shape[0], factors.a.shape[1])
+        if given != place:
+            raise InvalidAdapter(
+                f"{path} is {list(given)} in the adapter and {list(place)} in the base",
+                "Was the adapter made for another base?",
+            )
+
+
 def write_peft(directory: Path, lora: Lora, base: str) -> None:
     """Writes ``lora`` into an existing directory in PEFT's format, as PEFT, vLLM, SGLang and LoRAX load it.
 

@@ -72,6 +72,9 @@ class MlxEngine:
             notes=notes,
         )
 
+    def size(self, lora: Lora) -> int:
+        return self._slots.size(lora)
+
     def load(self, lora: Lora) -> LoraWeights:
         with mx.stream(self._device):
             return self._slots.load(lora)

@@ -8,6 +8,7 @@ them all, and no other adapter is computed.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from genome.errors import InvalidAdapter
-from genome.lora import Lora, Tensor
+from genome.lora import Lora, check_places
+from genome.tensors import Tensor
 from inference_worker.engine import Term, Terms
 
 MIXTURES = 4
@@ -129,18 +130,15 @@ class Slots:
         self._applied: tuple[Terms, ...] | None = ()
         self._mixtures: OrderedDict[Terms, dict[str, Mixture]] = OrderedDict()
 
+    def size(self, lora: Lora) -> int:
+        """Bytes it takes here. Checks names and shapes; raises InvalidAdapter."""
+        check_places(lora, {path: layer.shape for path, layer in self.layers.items()})
+        shapes = [tensor.shape for factors in lora.modules.values() for tensor in (factors.a, factors.b)]
+        return sum(map(math.prod, shapes)) * self.dtype.size
+
     def load(self, lora: Lora) -> LoraWeights:
-        """Checks names and shapes, and copies. Raises InvalidAdapter."""
-        for path, factors in lora.modules.items():
-            layer = self.layers.get(path)
-            if layer is None:
-                raise InvalidAdapter(f"the base has no linear layer {path}", "Was the adapter made for another base?")
-            given = (factors.b.shape[0], factors.a.shape[1])
-            if given != layer.shape:
-                raise InvalidAdapter(
-                    f"{path} is {list(given)} in the adapter and {list(layer.shape)} in the base",
-                    "Was the adapter made for another base?",
-                )
+        """Checks likewise, and copies."""
+        self.size(lora)
         modules = {
             path: Factors(self._own(_array(factors.a)), self._own(_array(factors.b).T * factors.scaling))
             for path, factors in lora.modules.items()

@@ -20,8 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from genome.errors import InvalidAdapter
-from genome.lora import Lora
+from genome.lora import Lora, check_places
 from inference_worker.engine import Terms
 from inference_worker.engine_torch.factors import LoraWeights, copy_all, memory_bytes
 from inference_worker.engine_torch.places import Place, Places
@@ -121,16 +120,7 @@ class Slots:
 
     def size(self, lora: Lora) -> int:
         """Bytes it takes here. Checks names and shapes; raises InvalidAdapter."""
-        for path, factors in lora.modules.items():
-            layer = self._layers.get(path)
-            if layer is None:
-                raise InvalidAdapter(f"the base has no linear layer {path}", "Was the adapter made for another base?")
-            given = (factors.b.shape[0], factors.a.shape[1])
-            if given != (layer.out_features, layer.in_features):
-                raise InvalidAdapter(
-                    f"{path} is {list(given)} in the adapter and {[layer.out_features, layer.in_features]} in the base",
-                    "Was the adapter made for another base?",
-                )
+        check_places(lora, {path: (each.out_features, each.in_features) for path, each in self._layers.items()})
         return memory_bytes(lora)
 
     @torch.inference_mode()

@@ -74,6 +74,8 @@ def test_a_single_file_says_its_rank_or_is_told(peft: Peft, tmp_path: Path) -> N
         ({"bias": "all"}, "bias"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"r": 3}, "rank 3"),
+        ({"r": 0}, "a rank or an alpha"),
+        ({"lora_alpha": "much"}, "a rank or an alpha"),
     ],
 )
 def test_what_cannot_be_served_is_named(peft: Peft, config: dict[str, Any], reason: str) -> None:

@@ -185,14 +185,16 @@ def _huge(tensor: Tensor) -> Tensor:
 
 
 def test_an_adapter_of_another_shape_or_name_is_refused(engine: Engine, foundry: Foundry) -> None:
-    """What finds no linear layer of its shape is refused by name, not ignored."""
+    """What finds no linear layer of its shape is refused by name, not ignored, before it takes any memory."""
     whole = lora.read(foundry("mix-one", seed=1, strength=0.1))
     path, factors = next(iter(whole.modules.items()))
-    with pytest.raises(InvalidAdapter, match="no linear layer made_up"):
-        engine.load(Lora({**whole.modules, "made_up": factors}, ""))
     narrow = Factors(Tensor("F32", (4, 3), bytes(48)), factors.b, 1.0)
-    with pytest.raises(InvalidAdapter, match=path):
-        engine.load(Lora({path: narrow}, ""))
+    for take in (engine.size, engine.load):
+        with pytest.raises(InvalidAdapter, match="no linear layer made_up"):
+            take(Lora({**whole.modules, "made_up": factors}, ""))
+        with pytest.raises(InvalidAdapter, match=path):
+            take(Lora({path: narrow}, ""))
+    assert engine.size(whole) == pytest.approx(engine.load(whole).memory_bytes, rel=0.01)
 
 
 def test_a_restored_row_goes_on_as_the_row_it_was_copied_from(engine: Engine, foundry: Foundry) -> None:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from genome.tensors import Tensor, TensorFile
 PEFT_WEIGHTS = "adapter_model.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
+NONSENSE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, re.error)
+"""What reading a config raises that holds something else than its format says."""
 PEFT_KEY = ("base_model.model.", ".weight", "AB")
 MLX_KEY = ("", "", "ab")
 
@@ -65,6 +68,12 @@ class Lora:
     def rank(self) -> int:
         return max(factors.rank for factors in self.modules.values())
 
+    @cached_property
+    def identity(self) -> str:
+        """What it computes, as a hash: the weights and the scalings, which the weights file does not hold."""
+        scalings = sorted((path, factors.scaling) for path, factors in self.modules.items())
+        return hashlib.sha256(f"{self.digest}{scalings}".encode()).hexdigest()
+
 
 def digests(path: Path) -> Digests:
     """Both digests of a weights file."""
@@ -89,14 +98,17 @@ def read(path: Path, rank: int | None = None, alpha: float | None = None, known:
     file = tensors.read(weights)
     if known is not None and file.xxh3 != known.xxh3:
         raise InvalidAdapter(f"{weights} has changed since it was made: its xxh3 is not {known.xxh3[:12]}…")
-    if weights == path:
-        config = _single_file_config(path, file, rank, alpha)
     if not file.tensors:
         raise InvalidAdapter(f"{weights} holds no tensors")
-    if "fine_tune_type" in config or any(name.endswith((".lora_a", ".lora_b")) for name in file.tensors):
-        modules = _from_mlx(weights, file.tensors, config)
-    else:
-        modules = _from_peft(weights, file.tensors, config)
+    try:
+        if weights == path:
+            config = _single_file_config(path, file, rank, alpha)
+        if "fine_tune_type" in config or any(name.endswith((".lora_a", ".lora_b")) for name in file.tensors):
+            modules = _from_mlx(weights, file.tensors, config)
+        else:
+            modules = _from_peft(weights, file.tensors, config)
+    except NONSENSE as error:
+        raise InvalidAdapter(f"the config of {path} makes no sense: {error!r}", "Was it edited by hand?") from error
     if not file.is_finite:
         name = next(name for name, tensor in file.tensors.items() if not tensor.is_finite())
         raise InvalidAdapter(f"{weights}: {name} has values that are not finite")
@@ -160,7 +172,7 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
         raise InvalidAdapter(f"{path} has no {PEFT_WEIGHTS} and no {MLX_WEIGHTS}; it holds {found}")
     try:
         config = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidAdapter(f"{path / CONFIG} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise InvalidAdapter(f"{path / CONFIG} is not a JSON object")
@@ -183,18 +195,15 @@ def _single_file_config(path: Path, file: TensorFile, rank: int | None, alpha: f
 def _from_peft(path: Path, found: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, Factors]:
     _refuse_unsupported(path, config)
     pairs = _pairs(path, found, PEFT_KEY)
+    plain = float(config.get("r", 8)), float(config.get("lora_alpha", 8))
+    ranks, alphas = config.get("rank_pattern"), config.get("alpha_pattern")
     modules = {}
-    try:
-        plain = float(config.get("r", 8)), float(config.get("lora_alpha", 8))
-        ranks, alphas = config.get("rank_pattern"), config.get("alpha_pattern")
-        for module, pair in pairs.items():
-            rank, alpha = plain
-            if ranks or alphas:
-                rank, alpha = _pattern(ranks, module, rank), _pattern(alphas, module, alpha)
-            scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-            modules[module] = _factors(path, module, pair["A"], pair["B"], scaling, rank)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidAdapter(f"{path.parent / CONFIG} has a rank or an alpha that is none: {error}") from error
+    for module, pair in pairs.items():
+        rank, alpha = plain
+        if ranks or alphas:
+            rank, alpha = _pattern(ranks, module, rank), _pattern(alphas, module, alpha)
+        scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        modules[module] = _factors(path, module, pair["A"], pair["B"], scaling, rank)
     return modules
 
 
@@ -235,7 +244,7 @@ def _pairs(path: Path, found: Mapping[str, Tensor], key: tuple[str, str, str]) -
 
 
 def _factors(path: Path, module: str, a: Tensor, b: Tensor, scaling: float, rank: float) -> Factors:
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or a.shape[0] != rank:
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or a.shape[0] != rank or rank < 1:
         raise InvalidAdapter(
             f"{path}: {module} has A {list(a.shape)} and B {list(b.shape)} where rank {rank:g} was declared"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,15 @@ def read(path: Path) -> TensorFile:
     """Reads a file whole. Raises InvalidAdapter if it is not safetensors to the last byte."""
     try:
         with path.open("rb", buffering=0) as stream:
-            held = np.empty(path.stat().st_size, dtype=np.uint8)
+            held = np.empty(os.fstat(stream.fileno()).st_size, dtype=np.uint8)
             buffer, done = memoryview(held.data), 0
             while done < len(buffer):
                 count = stream.readinto(buffer[done:])
                 if not count:
                     raise InvalidAdapter(f"{path} ended while it was read", "Is it still being written?")
                 done += count
-    except OSError as error:
-        raise InvalidAdapter(f"{path} cannot be read: {error}") from error
+    except (OSError, MemoryError) as error:
+        raise InvalidAdapter(f"{path} cannot be read: {error!r}") from error
     try:
         return _parsed(buffer)
     except (ValueError, RecursionError) as error:

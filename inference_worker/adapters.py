@@ -66,7 +66,8 @@ class LoadOrder:
 
     path: str
     id: str
-    scale: float = 1.0
+    scale: float | None = None
+    """None: as it is loaded, or else 1."""
     replace_id: str = ""
     expected_digest: str = ""
     standby: bool = False
@@ -217,7 +218,7 @@ class Adapters:
     async def _take_in(self, order: LoadOrder, path: Path) -> Adapter:
         present = self._loaded.get(order.id)
         if present is not None and order.expected_digest == present.digest:
-            return replace(present, scale=order.scale)
+            return _rescaled(present, order.scale)
         lora, size = await asyncio.to_thread(self._read, path, order.expected_digest)
         if present := self._loaded.get(order.id):
             if present.digest != lora.digest:
@@ -225,18 +226,25 @@ class Adapters:
                     f"{order.id} is loaded with digest {present.digest[:12]}…, and {path} has {lora.digest[:12]}…",
                     "A version never changes: give the new weights a new id, or unload the old ones first",
                 )
-            return replace(present, scale=order.scale)
+            return _rescaled(present, order.scale)
         self._check(order)
-        self._make_room(order, size)
+        idle = self._leaving(order, size)
         weights = await asyncio.to_thread(self._engine.load, lora)
-        return Adapter(order.id, lora.digest, order.scale, lora.rank, str(path), weights)
+        self._check(order)
+        for adapter_id in idle:
+            if not self._in_flight[adapter_id] and not self.table.naming(adapter_id) and adapter_id in self._loaded:
+                log.info("an adapter leaves memory to make room", adapter=adapter_id, newcomer=order.id)
+                self._remove(adapter_id)
+        scale = 1.0 if order.scale is None else order.scale
+        return Adapter(order.id, lora.digest, scale, lora.rank, str(path), weights)
 
     def _read(self, path: Path, digest: str) -> tuple[Lora, int]:
         """What lies at ``path``, checked in every way, and the memory it will take."""
         lora = self._source.read(path, digest)
         return lora, self._engine.size(lora)
 
-    def _make_room(self, order: LoadOrder, size: int) -> None:
+    def _leaving(self, order: LoadOrder, size: int) -> list[str]:
+        """Who has to leave memory for it. Raises Busy where that is not enough."""
         held = [
             Held(
                 adapter.id,
@@ -246,9 +254,7 @@ class Adapters:
             )
             for adapter in self._loaded.values()
         ]
-        for adapter_id in leaving(held, order.id, size, self.budget_bytes):
-            log.info("an adapter leaves memory to make room", adapter=adapter_id, newcomer=order.id)
-            self._remove(adapter_id)
+        return leaving(held, order.id, size, self.budget_bytes)
 
     def _routed(self, order: LoadOrder) -> Table:
         if order.replace_id:
@@ -297,3 +303,7 @@ class Adapters:
         self._revive(adapter_id)
         del self._loaded[adapter_id]
         self._engine.forget()
+
+
+def _rescaled(adapter: Adapter, scale: float | None) -> Adapter:
+    return adapter if scale is None else replace(adapter, scale=scale)

@@ -27,7 +27,7 @@ def load_order(request: pb.LoadAdapterRequest) -> LoadOrder:
     return LoadOrder(
         path=request.adapter_path,
         id=request.adapter_id,
-        scale=request.scale if request.HasField("scale") else 1.0,
+        scale=request.scale if request.HasField("scale") else None,
         replace_id=request.replace_id,
         expected_digest=request.expected_digest.lower(),
         standby=request.standby,

@@ -36,7 +36,7 @@ class Weights(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of the file it came from."""
+        """Of all it computes with: `genome.lora.Lora.identity`."""
         ...
 
     @property
@@ -195,7 +195,10 @@ class Engine(Protocol):
         ...
 
     def likelihood(self, row: Row, tokens: Sequence[int]) -> Likelihood:
-        """The likelihood of each of ``tokens`` but the first, after the row and those before. Leaves the row."""
+        """The likelihood of each of ``tokens`` but the first, after the row and those before. Leaves the row as it is.
+
+        Only where ``facts.batched``.
+        """
         ...
 
     def snapshot(self, row: Row, length: int) -> State:

@@ -90,9 +90,11 @@ class Prefixes:
         known, reached = self._longest(key, tokens)
         if length - reached < SHORTEST:
             return
+        state = self._engine.snapshot(ended.row, length)  # type: ignore[arg-type]
+        if state.memory_bytes > self._budget:
+            return
         if known is not None and reached == len(known.tokens):  # the new one goes on where it ended
             self._kept.remove(known)
-        state = self._engine.snapshot(ended.row, length)  # type: ignore[arg-type]
         self._kept.append(Beginning(key, tokens, state))
         while len(self._kept) > MOST or sum(each.state.memory_bytes for each in self._kept) > self._budget:
             del self._kept[0]

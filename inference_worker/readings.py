@@ -1,4 +1,7 @@
-"""Questions too long for one forward: read into a row in chunks, so that nobody waits for more than one of them."""
+"""Questions too long for one forward: the prompt is read into a row in chunks, then each continuation follows.
+
+Nobody waits for more than one chunk, or one continuation.
+"""
 
 from __future__ import annotations
 

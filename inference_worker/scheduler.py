@@ -10,6 +10,7 @@ Other threads only submit and cancel. What a step brings forth is handed to ``pu
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 import structlog
 
 from genome.errors import Busy, GenomeError, Unavailable
-from inference_worker.engine import Engine, Logits, Question
+from inference_worker.engine import Engine, Likelihood, Logits, Question
 from inference_worker.pace import Pace
 from inference_worker.prefixes import Prefixes
 from inference_worker.readings import Reading
@@ -60,6 +61,7 @@ class Scheduler:
         self._readings: list[Scoring] = []
         """Those with a long question in a row of its own."""
         self._events: list[tuple[Request, Event]] = []
+        self._scored_last = False
         self._stopped = False
         self.died = False
         """The step thread ended by an error nobody expected."""
@@ -108,15 +110,18 @@ class Scheduler:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopped or self._rows or self._waiting or self._scoring)
+                    self._wake.wait_for(
+                        lambda: self._stopped or self._rows or self._waiting or self._scoring or self._readings
+                    )
                     if self._stopped:
                         break
                 self.step()
         finally:
             self.stop()
             error = Unavailable("the worker shut down before the answer was complete", "Ask again")
-            for requests in (self._rows, self._waiting, self._scoring):
-                self._events += [(request, Failed(error)) for request in requests]
+            with self._wake:
+                for requests in (self._rows, self._waiting, self._scoring):
+                    self._events += [(request, Failed(error)) for request in requests]
             self._flush()
 
     def step(self) -> None:
@@ -136,7 +141,9 @@ class Scheduler:
         if decoding:
             with self._pace.decoding():
                 self._advance([(row, 1) for row in decoding])
-        if not self._score(chunk) and background:
+        # Scoring and background prompts take turns where both want to go on.
+        self._scored_last = not (background and self._scored_last) and self._score(chunk)
+        if background and not self._scored_last:
             self._advance(self._chunks(background, chunk))
         self._flush()
         self._busy_since = None
@@ -224,7 +231,9 @@ class Scheduler:
             if self._engine.facts.batched and scoring.questions[len(scoring.answers)].tokens > SCORE_CHUNK:
                 self._read(scoring, chunk)
             else:
-                scoring.answers += self._engine.score(_batch(scoring.questions[len(scoring.answers) :]))
+                answers = self._engine.score(_batch(scoring.questions[len(scoring.answers) :]))
+                _check_finite(answers)
+                scoring.answers += answers
         except Exception as error:
             log.exception("scoring failed", questions=len(scoring.questions))
             self._fail([scoring], EngineFailure(f"the engine failed: {error}", "The worker's log says more"))
@@ -243,6 +252,7 @@ class Scheduler:
         reading = scoring.reading
         if not reading.done:
             reading.step(self._engine, self._prefixes, self._rows, chunk)
+        _check_finite([reading.answers])
         if reading.done:
             with unless_broken("a beginning could not be kept"):
                 self._prefixes.keep(reading)
@@ -284,6 +294,11 @@ class Scheduler:
         events, self._events = self._events, []
         if events:
             self._publish(events)
+
+
+def _check_finite(answers: list[list[Likelihood]]) -> None:
+    if not all(math.isfinite(sum(answer.logprobs)) for question in answers for answer in question):
+        raise ValueError("the scores are not finite; an adapter may be damaged")
 
 
 @contextmanager

@@ -169,7 +169,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             # Rendering and encoding thousands of texts would hold up everyone's tokens on the event loop.
             questions = await asyncio.to_thread(self._questions, request, lease)
             done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            scoring = Scoring(questions, convert.background(request), deliver=done.set_result)
+            # Its caller may have gone, and with it who waits, before it is known to be cancelled.
+            scoring = Scoring(
+                questions,
+                convert.background(request),
+                deliver=lambda answer: None if done.done() else done.set_result(answer),
+            )
             if questions:
                 self._scheduler.submit(scoring)
             else:

@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from genome.errors import InvalidAdapter
 from genome.lora import Lora, check_places
 from genome.tensors import Tensor
 from inference_worker.engine import Term, Terms
@@ -144,7 +145,10 @@ class Slots:
             for path, factors in lora.modules.items()
         }
         mx.eval([[factors.a, factors.b] for factors in modules.values()])  # another thread cannot evaluate them
-        return LoraWeights(modules, lora.digest)
+        for path, factors in modules.items():  # 0 · inf would reach other rows
+            if not (mx.isfinite(factors.a).all().item() and mx.isfinite(factors.b).all().item()):
+                raise InvalidAdapter(f"{path} has values too large for {self.dtype}")
+        return LoraWeights(modules, lora.identity)
 
     def forget(self) -> None:
         """Drops the side-by-side copies. Any thread: the step thread keeps what it has in hand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from inference_worker.engine_torch.masks import Masks
 from inference_worker.engine_torch.packing import (
     CONTEXT,
     PADDING,
+    Packed,
     bundles,
     likelihood_of,
     likelihoods,
@@ -22,6 +24,9 @@ from inference_worker.engine_torch.packing import (
 )
 from inference_worker.engine_torch.rows import RowCache
 from inference_worker.engine_torch.slots import Slots
+
+LARGEST_PIECE = 512
+"""Tokens whose logits are held at once."""
 
 
 @dataclass(eq=False)
@@ -73,6 +78,8 @@ class BatchedDecoder:
         if last is not row:
             if last.length:
                 self._cache.move(last.index, row.index, last.length)
+            if last.damaged:
+                self._cache.clear(last.index)
             last.index = row.index
             self._rows[row.index] = last
         self._slots.close(row.terms)
@@ -87,8 +94,20 @@ class BatchedDecoder:
 
     def likelihood(self, row: BatchedRow, tokens: Sequence[int]) -> Likelihood:
         """Of each of ``tokens`` but the first. Their columns lie behind the row's end, where the next ones go."""
-        logits = self._run([(row, tokens[:-1])], 0)[0]
-        return likelihood_of(logits, tokens[1:])
+        length, parts = row.length, []
+        try:
+            for start in range(0, len(tokens) - 1, LARGEST_PIECE):
+                piece = tokens[start : start + LARGEST_PIECE + 1]
+                parts.append(likelihood_of(self._run([(row, piece[:-1])], 0)[0], piece[1:]))
+                row.length += len(piece) - 1
+        finally:
+            row.length = length
+        whole = Likelihood(
+            tuple(value for part in parts for value in part.logprobs),
+            tuple(value for part in parts for value in part.greedy),
+        )
+        row.damaged = row.damaged or not all(map(math.isfinite, whole.logprobs))
+        return whole
 
     def snapshot(self, row: BatchedRow, length: int) -> RowState:
         return RowState(self._cache.copied(row.index, length))
@@ -145,14 +164,21 @@ class BatchedDecoder:
             for name, empty in (("ids", 0), ("positions", 0), ("groups", PADDING), ("branches", CONTEXT))
         )
         self._slots.apply([row.terms for row in packed])
+        try:
+            return self._scored(packed, ids, positions, related(groups, branches))
+        finally:
+            if not self._rows:
+                self._slots.apply(())
+
+    def _scored(
+        self, packed: list[Packed], ids: torch.Tensor, positions: torch.Tensor, related: torch.Tensor
+    ) -> list[list[Likelihood]]:
         kept = max(len(row.ids) - row.first + 1 for row in packed)
         logits = self._model(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=self._masks.build(positions, positions, related(groups, branches)),
+            attention_mask=self._masks.build(positions, positions, related),
             use_cache=False,
             logits_to_keep=kept,
         ).logits
-        if not self._rows:
-            self._slots.apply(())
         return [answers for index, row in enumerate(packed) for answers in likelihoods(row, logits[index])]

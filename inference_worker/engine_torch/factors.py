@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from genome.errors import InvalidAdapter
 from genome.lora import Lora
 from genome.tensors import ITEM_BYTES, Tensor
 
@@ -26,7 +27,7 @@ class LoraWeights:
 
     @property
     def digest(self) -> str:
-        return self.lora.digest
+        return self.lora.identity
 
     @cached_property
     def rank(self) -> int:
@@ -40,6 +41,16 @@ class LoraWeights:
 
 def memory_bytes(lora: Lora) -> int:
     return sum(len(tensor.data) for factors in lora.modules.values() for tensor in (factors.a, factors.b))
+
+
+def check_range(lora: Lora, dtype: torch.dtype) -> None:
+    """Raises InvalidAdapter where a factor would become infinite in ``dtype``: 0 · inf would reach other rows."""
+    largest = torch.finfo(dtype).max
+    for path, factors in lora.modules.items():
+        for tensor in (factors.a, factors.b):
+            held = DTYPES[tensor.dtype]
+            if torch.finfo(held).max > largest and float(_matrix(tensor).abs().max()) > largest:
+                raise InvalidAdapter(f"{path} has values too large for {str(dtype).removeprefix('torch.')}")
 
 
 def copy_all(lora: Lora, paths: Sequence[str], a: torch.Tensor, b: torch.Tensor) -> None:

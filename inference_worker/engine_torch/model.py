@@ -81,7 +81,12 @@ class TorchEngine:
 
     @torch.inference_mode()
     def forward(self, work: Sequence[tuple[Any, Sequence[int]]]) -> TorchLogits:
-        logits = TorchLogits(self._decoder.forward(work))
+        try:
+            logits = TorchLogits(self._decoder.forward(work))
+        except BaseException:  # what it left in them is anyone's guess
+            for row, _ in work:
+                row.damaged = True
+            raise
         for (row, _), finite in zip(work, logits.finite, strict=True):
             row.damaged = row.damaged or not finite
         return logits

@@ -90,10 +90,11 @@ class Places:
     def _gather(self, adapters: Sequence[LoraWeights], needed: int) -> dict[LoraWeights, Place]:
         held = {adapter: place for adapter in adapters if (place := self._places.get(adapter))}
         if max((place.end for place in held.values()), default=0) >= 2 * needed:  # most of what is computed is idle
-            keep = [self._places[other] for other in self._places if other in self._open or other in held]
             for adapter, place in held.items():
                 if place.end > needed:
-                    self._put(adapter, [other for other in keep if other is not place], below=place.start)
+                    staying = [other for other in self._places if other in self._open or other in held]
+                    obstacles = [self._places[other] for other in staying if other is not adapter]
+                    self._put(adapter, obstacles, below=place.start)
         for adapter in adapters:
             while adapter not in self._places and self._put(adapter, self._places.values()) is None:
                 idle = [other for other in self._places if other not in self._open and other not in adapters]

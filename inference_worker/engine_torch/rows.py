@@ -51,7 +51,6 @@ class RowLayer(CacheLayerMixin):
         window = self._window
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.grow()
         if window.together is not None:
             self.keys[window.rows, :, window.together] = key_states
             self.values[window.rows, :, window.together] = value_states
@@ -118,17 +117,22 @@ class RowCache:
     def paste(self, row: int, copied: list[torch.Tensor], length: int) -> None:
         """Gives a row the first ``length`` columns of what was `copied`."""
         self._reserve(row + 1, length)
-        layers = self._initialized()
-        for layer in layers:
-            layer.grow()
-        targets = [held for layer in layers for held in (layer.keys, layer.values)]
+        targets = [held for layer in self._initialized() for held in (layer.keys, layer.values)]
         for target, source in zip(targets, copied, strict=True):
             target[row, :, :length] = source[:, :length]
 
     def _reserve(self, rows: int, columns: int) -> None:
+        """Makes room in every layer, or in none that counts: where memory is short, all goes on with what there was."""
         window = self._window
+        before = window.row_capacity, window.capacity
         window.row_capacity = max(window.row_capacity, _power_of_two(rows))
         window.capacity = max(window.capacity, _power_of_two(columns), SMALLEST_CAPACITY)
+        try:
+            for layer in self._initialized():
+                layer.grow()
+        except BaseException:
+            window.row_capacity, window.capacity = before
+            raise
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies a row's first ``length`` columns over another row's."""

@@ -100,9 +100,14 @@ def _scored(decoder: Decoder, references: list[Reference]) -> float:
     for answers, (_, new, logits) in zip(decoder.score(questions), references, strict=True):
         expected = logits.float().log_softmax(1)[range(len(new)), new]
         for answer in answers:
-            worst = max(worst, (torch.tensor(answer.logprobs) - expected.cpu()).abs().max().item())
+            worst = max(worst, _largest(torch.tensor(answer.logprobs) - expected.cpu()))
     return worst / max(logits.abs().max().item() for _, _, logits in references)
 
 
 def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    return _largest(found - expected) / expected.abs().max().item()
+
+
+def _largest(difference: torch.Tensor) -> float:
+    """The largest absolute value; infinite where one is no number, which ``max`` would overlook."""
+    return difference.abs().nan_to_num(nan=torch.inf).max().item()

@@ -16,14 +16,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import structlog
 import torch
 from torch import nn
 from torch.nn import functional
 
 from genome.lora import Lora, check_places
 from inference_worker.engine import Terms
-from inference_worker.engine_torch.factors import LoraWeights, copy_all, memory_bytes
+from inference_worker.engine_torch.factors import LoraWeights, check_range, copy_all, memory_bytes
 from inference_worker.engine_torch.places import Place, Places
+
+log = structlog.get_logger()
 
 ROOM = 64
 """Directions (ranks of adapters, added up) beside a layer's weights. It grows when one stack needs more."""
@@ -96,7 +99,7 @@ class Kind:
     room: torch.Tensor
     """[layers, out + room, in]"""
     b: torch.Tensor
-    """[layers, room, out]"""
+    """[layers, room, out]; no room at first."""
     written: bool = False
     """Any adapter ever had factors for them; else all room is zeros."""
 
@@ -114,13 +117,14 @@ class Slots:
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._places = Places(0)
-        self._kinds: list[Kind] = []
+        self._kinds = self._alike()
         self._applied: tuple[Terms, ...] | None = ()
         self._make_room(ROOM)
 
     def size(self, lora: Lora) -> int:
         """Bytes it takes here. Checks names and shapes; raises InvalidAdapter."""
         check_places(lora, {path: (each.out_features, each.in_features) for path, each in self._layers.items()})
+        check_range(lora, self._dtype)
         return memory_bytes(lora)
 
     @torch.inference_mode()
@@ -129,7 +133,10 @@ class Slots:
         self.size(lora)
         weights = LoraWeights(lora)
         if place := self._places.take(weights):
-            self._fill(weights, place)
+            try:
+                self._fill(weights, place)
+            except (RuntimeError, MemoryError) as error:  # a forward that needs it tries again
+                log.warning("an adapter could not be laid beside the weights yet", reason=str(error))
         return weights
 
     def open(self, terms: Terms) -> None:
@@ -194,47 +201,53 @@ class Slots:
                     a, b = kind.room[:, out + place.start : out + place.end], kind.b[:, place.start : place.end]
                     copy_all(adapter.lora, kind.paths, a, b)
         except BaseException:
+            place.filled.set()  # first: who waits for it holds the lock that dropping needs
             self._places.drop(adapter)
             raise
-        finally:
-            place.filled.set()
+        place.filled.set()
 
     def _make_room(self, size: int) -> None:
-        """Gives every layer room for so many directions, keeping what is in them. As slow as copying the base."""
+        """Gives every layer room for so many directions, keeping what is in them.
+
+        As slow as copying the base, and for a moment with two copies of its largest kind of layer.
+        """
         with self._places.lock, torch.no_grad():
             self._places.settle()
-            before = self._kinds
-            self._kinds = [self._kind(paths, size) for paths in self._like()]
-            for old, new in zip(before, self._kinds, strict=bool(before)):
-                new.written = old.written
+            for layer in self._layers.values():
+                vars(layer)["slot"] = None
+            for kind in self._kinds:
+                _grow(kind, size)
             self._places.size = size
 
-    def _like(self) -> list[list[str]]:
-        """Paths of layers that are alike, but for the numbers in their paths."""
-        alike: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+    def _alike(self) -> list[Kind]:
+        """Layers that are alike, but for the numbers in their paths, without any room yet."""
+        found: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
         for path, layer in sorted(self._layers.items()):
-            alike[re.sub(r"\d+", "", path), layer.weight.shape, layer.bias is None].append(path)
-        return list(alike.values())
+            found[re.sub(r"\d+", "", path), layer.weight.shape, layer.bias is None].append(path)
+        nothing = torch.empty(0, 0, 0)
+        return [Kind(paths, [self._layers[path] for path in paths], nothing, nothing) for paths in found.values()]
 
-    def _kind(self, paths: list[str], size: int) -> Kind:
-        layers = [self._layers[path] for path in paths]
-        one, held = layers[0], self._places.size
-        room = one.weight.new_empty(len(layers), one.out_features + size, one.in_features)
-        b = one.weight.new_zeros(len(layers), size, one.out_features)
-        for index, layer in enumerate(layers):
-            rows = layer.out_features + held
-            room[index, :rows] = layer.room if held else layer.weight
-            room[index, rows:] = 0
-            if held:
-                b[index, :held] = layer.b
-            layer.weight.data = room[index, : layer.out_features]  # and whatever is tied to it
-            bias = None
-            if layer.bias is not None:
-                bias = layer.bias.new_zeros(layer.out_features + size)
-                bias[: layer.out_features] = layer.bias
-                layer.bias.data = bias[: layer.out_features]
-            vars(layer).update(room=room[index], room_bias=bias, b=b[index])
-        return Kind(paths, layers, room, b)
+
+def _grow(kind: Kind, size: int) -> None:
+    """Moves layers into tensors with more room. What may fail for want of memory comes first."""
+    one, held = kind.layers[0], kind.b.shape[1]
+    room = one.weight.new_empty(len(kind.layers), one.out_features + size, one.in_features)
+    b = one.weight.new_zeros(len(kind.layers), size, one.out_features)
+    biases = [None if each.bias is None else each.bias.new_zeros(each.out_features + size) for each in kind.layers]
+    for index, (layer, bias) in enumerate(zip(kind.layers, biases, strict=True)):
+        rows = layer.out_features + held
+        room[index, :rows] = layer.room if held else layer.weight
+        room[index, rows:] = 0
+        if held:
+            b[index, :held] = layer.b
+        if bias is not None:
+            bias[: layer.out_features] = layer.bias
+    for index, (layer, bias) in enumerate(zip(kind.layers, biases, strict=True)):
+        layer.weight.data = room[index, : layer.out_features]  # and whatever is tied to it
+        if bias is not None:
+            layer.bias.data = bias[: layer.out_features]
+        vars(layer).update(room=room[index], room_bias=bias, b=b[index])
+    kind.room, kind.b = room, b
 
 
 def _slot(layer: SlotLinear, columns: int, unused: torch.Tensor | None, scales: torch.Tensor | None) -> Slot:

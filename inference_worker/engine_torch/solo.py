@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,19 +45,10 @@ class SoloDecoder:
         return torch.stack([self._advance(row, tokens) for row, tokens in work])
 
     def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
-        return [[self._likelihood(question, tokens) for tokens in question.continuations] for question in questions]
-
-    def likelihood(self, row: SoloRow, tokens: Sequence[int]) -> Likelihood:
-        """Of each of ``tokens`` but the first, in a copy of the row: a recurrent state does not go back."""
-        ahead = SoloRow(row.terms, copy.deepcopy(row.state), row.length)
-        logits = [self._advance(ahead, [token]) for token in tokens[:-1]]
-        return likelihood_of(torch.stack(logits), tokens[1:])
-
-    def snapshot(self, row: SoloRow, length: int) -> Any:
-        raise NotImplementedError("a recurrent state has no beginning to copy")
-
-    def restore(self, row: SoloRow, state: Any, length: int) -> None:
-        raise NotImplementedError("a recurrent state has no beginning to copy")
+        try:
+            return [[self._likelihood(question, tokens) for tokens in question.continuations] for question in questions]
+        finally:
+            self._slots.apply(())
 
     def _advance(self, row: SoloRow, tokens: Sequence[int]) -> torch.Tensor:
         self._slots.apply([row.terms])

@@ -74,8 +74,10 @@ def test_a_single_file_says_its_rank_or_is_told(peft: Peft, tmp_path: Path) -> N
         ({"bias": "all"}, "bias"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"r": 3}, "rank 3"),
-        ({"r": 0}, "a rank or an alpha"),
-        ({"lora_alpha": "much"}, "a rank or an alpha"),
+        ({"r": 0}, "makes no sense"),
+        ({"lora_alpha": "much"}, "makes no sense"),
+        ({"rank_pattern": ["q_proj"]}, "makes no sense"),
+        ({"rank_pattern": {"(": 4}}, "makes no sense"),
     ],
 )
 def test_what_cannot_be_served_is_named(peft: Peft, config: dict[str, Any], reason: str) -> None:
@@ -123,3 +125,25 @@ def test_bfloat16_is_checked_for_finite_values() -> None:
     for bad in (0x7F80, 0xFF80, 0x7FC0):
         assert not tensors.Tensor("BF16", (1,), np.array([bad], np.uint16).tobytes()).is_finite()
     assert tensors.Tensor("BF16", (2,), good).is_finite()
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({}, (4, 2)),
+        ({"lora_parameters": None}, (4, 2)),
+        ({"lora_parameters": {"scale": "2"}}, (4, 2)),
+        ({"lora_alpha": 4, "r": 0}, (4, 2)),
+        ({"lora_parameters": {"scale": 2.0}}, ()),
+        ({"lora_parameters": {"scale": 2.0}}, (4, 0)),
+    ],
+)
+def test_an_mlx_adapter_that_makes_no_sense_is_refused(
+    tmp_path: Path, config: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    """Whatever is missing or odd in it, the answer is that it is no adapter, not a crash."""
+    factors = {f"{MODULE}.lora_a": np.zeros(shape, np.float32), f"{MODULE}.lora_b": np.zeros(shape[::-1], np.float32)}
+    save_file(factors, tmp_path / lora.MLX_WEIGHTS)
+    (tmp_path / lora.CONFIG).write_text(json.dumps({"fine_tune_type": "lora", **config}))
+    with pytest.raises(InvalidAdapter):
+        lora.read(tmp_path)

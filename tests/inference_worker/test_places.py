@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worker_runs import Foundry, Steps, generation
 
 from genome import lora
+from genome.errors import InvalidAdapter
+from genome.lora import Factors, Lora
+from genome.tensors import Tensor
 from inference_worker.engine import Engine, Term
+from inference_worker.engine_torch import rows, slots
 from inference_worker.engine_torch.places import Place, Places
 from inference_worker.engine_torch.slots import ROOM
+from inference_worker.requests import Failed
 
 SIZE = 64
 
@@ -136,3 +142,59 @@ def test_an_adapter_wider_than_the_room_makes_it_grow(
         fresh.step_until_done(request)
     assert [before.written, wide.written] == [request.written for request in again]
     assert before.written != wide.written
+
+
+def test_a_load_that_cannot_copy_yet_holds_up_nobody(
+    engine: Engine, foundry: Foundry, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short of memory while it is laid beside the weights, the adapter is there all the same, and laid when needed."""
+    path = foundry("mix-one", seed=1, strength=0.1)
+    expected = generation((5, 9, 40, 33), 8, (Term(engine.load(lora.read(path)), 1.0),))
+    steps.submit(expected)
+    steps.step_until_done(expected)
+
+    def out_of_memory(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(slots, "copy_all", out_of_memory)
+        term = Term(engine.load(lora.read(path)), 1.0)
+    request = generation((5, 9, 40, 33), 8, (term,))
+    steps.submit(request)
+    steps.step_until_done(request)
+    assert request.written == expected.written
+
+
+def test_values_that_would_become_infinite_are_refused(engine: Engine, foundry: Foundry) -> None:
+    """0 · inf is not a number, and would reach rows that do not use the adapter."""
+    whole = lora.read(foundry("mix-one", seed=1, strength=0.1))
+    path, factors = next(iter(whole.modules.items()))
+    large = np.full(factors.b.shape, 1e300)
+    damaged = Factors(factors.a, Tensor("F64", factors.b.shape, large.tobytes()), factors.scaling)
+    with pytest.raises(InvalidAdapter, match=f"{path} has values too large for float32"):
+        engine.load(Lora({path: damaged}, ""))
+
+
+def test_short_of_memory_the_cache_of_rows_goes_on_with_what_it_had(
+    engine: Engine, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt too long for memory fails alone; shorter ones before and after it are answered."""
+    before = generation((5, 9, 40, 33), 4)
+    steps.submit(before)
+    steps.step_until_done(before)
+
+    def out_of_memory(self: Any, old: Any, like: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rows.RowLayer, "_grown", out_of_memory)
+        # One token further than everything the tests of this module have made room for.
+        columns = 1 + max(layer.keys.shape[2] for layer in engine._decoder._cache._layers)  # type: ignore[attr-defined]
+        long = generation(tuple(5 + index % 300 for index in range(columns)), 4)
+        steps.submit(long)
+        steps.step_until_done(long)
+        assert isinstance(steps.seen[-1][1], Failed)
+        after = generation((5, 9, 40, 33), 4)
+        steps.submit(after)
+        steps.step_until_done(after)
+    assert after.written == before.written

@@ -52,6 +52,13 @@ async def test_a_shared_beginning_is_computed_once_per_stack_and_never_across_ve
     assert back == first
 
 
+def test_the_same_weights_at_another_alpha_are_another_stack(foundry: Foundry) -> None:
+    """What the weights file does not say counts too: nothing computed at one scaling reaches the other."""
+    one, two = (lora.read(foundry(f"alpha-{alpha}", seed=11, lora_alpha=alpha)) for alpha in (8, 16))
+    assert one.digest == two.digest
+    assert one.identity != two.identity
+
+
 def test_prompts_that_begin_alike_are_not_computed_side_by_side(engine: Engine) -> None:
     """Of three prompts with one beginning that come together, one computes it and the others take it over."""
     counting = Counting(engine)
@@ -85,6 +92,10 @@ def test_the_cache_stays_within_its_memory_and_forgets_the_least_recently_used(e
         return request.recalled
 
     assert [ask(start) for start in (300, 301, 300, 302, 300, 301)] == [0, 0, 63, 0, 63, 0]
+    too_long = generation((303, *LONG[:300]), 1)
+    steps.submit(too_long)
+    steps.step_until_done(too_long)
+    assert [ask(start) for start in (303, 301)] == [0, 63]
     close_all(steps)
 
 

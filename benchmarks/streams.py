@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -49,11 +50,12 @@ class Client:
             pb.LoadAdapterRequest(adapter_path=path, adapter_id=adapter_id, replace_id=replace, grace_seconds=0)
         )
 
-    async def ask(self, prompt: int, tokens: int) -> Reply:
-        """One greedy reply to one of the prompts."""
+    async def ask(self, prompt: int, tokens: int, fresh: bool = False) -> Reply:
+        """One greedy reply to one of the prompts; ``fresh``: to one that no prefix cache can know."""
         reply = Reply(prompt)
         sampling = pb.Sampling(max_tokens=tokens, logprobs=0)
-        request = pb.GenerateRequest(route=ROUTE, text=TEXTS[prompt], sampling=sampling)
+        text = f"{random.random()} {TEXTS[prompt]}" if fresh else TEXTS[prompt]
+        request = pb.GenerateRequest(route=ROUTE, text=text, sampling=sampling)
         try:
             async for message in self.stub.Generate(request):
                 now = time.perf_counter()
@@ -87,14 +89,17 @@ async def worker(home: Home, base: Path, dtype: str, ids: list[str]) -> AsyncIte
 
 
 async def streams(client: Client, replies: int, tokens: int, swap_every: int = 0, swaps: int = 0) -> list[Reply]:
-    """Streams that ask one reply after the other, while adapters are swapped: so many, or every so many tokens."""
+    """Streams that ask one reply after the other, while adapters are swapped: so many, or every so many tokens.
+
+    Without a number of swaps every prompt is new: else only the side without swaps would find it in the prefix cache.
+    """
     heard: list[Reply] = []
     done = asyncio.Event()
 
     async def stream(prompt: int) -> None:
         asked = 0
         while asked < replies or (swaps and not done.is_set()):
-            heard.append(await client.ask(prompt, tokens))
+            heard.append(await client.ask(prompt, tokens, fresh=not swaps))
             asked += 1
 
     async def swap() -> None:

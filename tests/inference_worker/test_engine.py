@@ -179,6 +179,20 @@ def test_an_adapter_that_overflows_harms_its_own_rows_only(engine: Engine, steps
     assert neighbour.written == follower.written == alone.written
 
 
+def test_a_broken_row_leaves_nothing_behind_where_it_was_moved_from(engine: Engine, foundry: Foundry) -> None:
+    """Rows that end in any order leave places that later rows can use beside longer ones."""
+    healthy = lora.read(foundry("mix-one", seed=1, strength=0.1))
+    modules = {path: Factors(_huge(f.a), _huge(f.b), 1.0) for path, f in healthy.modules.items()}
+    first, broken = engine.open(()), engine.open((Term(engine.load(Lora(modules, "huge")), 1.0),))
+    assert list(engine.forward([(first, range(5, 25)), (broken, range(5, 25))]).finite) == [True, False]
+    engine.close(first)
+    engine.close(broken)
+    long, short = engine.open(()), engine.open(())
+    assert list(engine.forward([(long, range(5, 25)), (short, (5, 6))]).finite) == [True, True]
+    engine.close(long)
+    engine.close(short)
+
+
 def _huge(tensor: Tensor) -> Tensor:
     values = torch.full(tensor.shape, 3e38)
     return Tensor("F32", tensor.shape, values.numpy().tobytes())

@@ -81,12 +81,6 @@ def digests(path: Path) -> Digests:
     return Digests(file.sha256, file.xxh3)
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read(path: Path, rank: int | None = None, alpha: float | None = None, known: Digests | None = None) -> Lora:
     """Reads a PEFT directory, an mlx-lm directory or one safetensors file, or raises InvalidAdapter saying why not.
 

@@ -30,6 +30,9 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 )
 """Engine → module with ``load(base, settings) -> Engine``. Text, so that naming one imports none."""
 
+LONGEST_CONTEXT = 4096
+"""Tokens, where no config sets it: more memory than that is given on request only."""
+
 
 class Weights(Protocol):
     """One adapter as the engine computes it. Never changed once made."""
@@ -208,6 +211,11 @@ class Engine(Protocol):
     def restore(self, row: Row, state: State, length: int) -> None:
         """Gives an empty row the first ``length`` tokens of a snapshot taken under the same stack."""
         ...
+
+
+def context_tokens(made_for: int | None, settings: Worker) -> int:
+    """The longest prompt and reply together, for a base whose config says ``made_for``."""
+    return min(made_for or LONGEST_CONTEXT, settings.context_tokens or LONGEST_CONTEXT)
 
 
 def load(base: Path, settings: Worker) -> Engine:

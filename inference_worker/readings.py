@@ -41,4 +41,4 @@ class Reading:
             engine.forward([(self.row, unread[:chunk])])
             return
         continuation = self.question.continuations[len(self.answers)]
-        self.answers.append(engine.likelihood(self.row, (last, *continuation)) if continuation else Likelihood((), ()))
+        self.answers.append(engine.likelihood(self.row, (last, *continuation)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ MARK = "MARKmarkMARK"
 class TemplateTokenizer:
     """`inference_worker.engine.Tokenizer` over a Hugging Face tokenizer."""
 
-    def __init__(self, base: Path, end_tokens: Iterable[int]) -> None:
+    def __init__(self, base: Path, end_tokens: int | Sequence[int] | None) -> None:
+        """``end_tokens`` as configs have them: one, several or none, besides the tokenizer's own."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True)
         own = self._tokenizer.eos_token_id
-        self._end = tuple(dict.fromkeys([*([] if own is None else [own]), *end_tokens]))
+        more = [end_tokens] if isinstance(end_tokens, int) else end_tokens or []
+        self._end = tuple(dict.fromkeys([*([] if own is None else [own]), *more]))
         self.end_tokens = frozenset(self._end)
         self.user_turn = self._user_turn()
 

@@ -13,6 +13,7 @@ from inference_worker.engine_mlx.likelihoods import joined, likelihoods, padded
 from inference_worker.engine_mlx.output import Output
 from inference_worker.engine_mlx.rows import RowCache, RowState
 from inference_worker.engine_mlx.slots import Slots
+from inference_worker.rows import BatchedRow, Rows, Work, in_order
 
 SCORED_COLUMNS = 4096
 """Keys of prompts and continuations together that one scoring forward holds, unless one continuation needs more."""
@@ -20,16 +21,6 @@ SCORED_LOGITS = 1 << 26
 """Likewise logits: 256 MiB."""
 SCORED_PADDING = 128
 """Tokens of padding that one scoring forward computes at most: with more, two forwards take less time."""
-
-
-@dataclass(eq=False)
-class BatchedRow:
-    """A sequence in progress: a row of the cache."""
-
-    terms: Terms
-    index: int
-    length: int = 0
-    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,39 +39,26 @@ class BatchedDecoder:
         """``windows``: how many tokens each layer sees; None: all."""
         self._output, self._slots, self._windows = output, slots, windows
         self._cache = RowCache(windows)
-        self._rows: list[BatchedRow] = []
+        self._rows = Rows()
         self._damaged = False
 
     def open(self, terms: Terms) -> BatchedRow:
-        row = BatchedRow(terms, len(self._rows))
-        self._rows.append(row)
-        return row
+        return self._rows.open(terms)
 
     def close(self, row: BatchedRow) -> None:
-        if row.damaged:
-            self._damaged = True
-            self._cache.clear(row.index)
-        last = self._rows.pop()
-        if last is not row:
-            if last.length:
-                self._cache.move(last.index, row.index, last.length)
-            last.index = row.index
-            self._rows[row.index] = last
+        self._damaged = self._damaged or row.damaged
+        self._rows.close(row, self._cache)
         self._rest()
 
-    def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> mx.array:
+    def forward(self, work: Work) -> mx.array:
         """Logits [n, vocabulary] after each row's last new token, not evaluated."""
-        order = sorted(range(len(work)), key=lambda item: work[item][0].index)
-        rows = [work[item][0] for item in order]
-        tokens = [work[item][1] for item in order]
+        rows, tokens, back = in_order(work)
         self._cache.prepare([row.index for row in rows], [row.length for row in rows], list(map(len, tokens)))
         self._slots.apply([row.terms for row in rows])
         logits = self._output(padded(tokens), self._cache.layers, [len(new) - 1 for new in tokens])[:, 0]
         for row, new in zip(rows, tokens, strict=True):
             row.length += len(new)
-        if order == list(range(len(work))):
-            return logits
-        return logits[mx.array(sorted(range(len(work)), key=order.__getitem__))]
+        return logits if back is None else logits[mx.array(back)]
 
     def likelihood(self, row: BatchedRow, tokens: Sequence[int]) -> Likelihood:
         """The row takes the tokens in behind its end, where the next forward writes over them."""

@@ -17,7 +17,7 @@ from mlx_lm.utils import load_model
 from genome.config import Worker
 from genome.errors import GenomeError, InvalidConfig
 from genome.lora import Lora
-from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms
+from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms, context_tokens
 from inference_worker.engine_mlx.batched import BatchedDecoder
 from inference_worker.engine_mlx.output import Output
 from inference_worker.engine_mlx.rows import windows
@@ -28,8 +28,6 @@ from inference_worker.text import TemplateTokenizer
 
 log = structlog.get_logger()
 
-LONGEST_CONTEXT = 4096
-"""Tokens, where the config sets none: more memory than that is given on request only."""
 DEVICES = {"cpu": mx.cpu, "gpu": mx.gpu, "mps": mx.gpu}
 
 
@@ -130,15 +128,14 @@ def load(base: Path, settings: Worker) -> MlxEngine:
         try:
             model, config = load_model(base, model_config=_older_names(json.loads((base / "config.json").read_bytes())))
             ends = config.get("eos_token_id")
-            tokenizer = TemplateTokenizer(base, ends if isinstance(ends, list) else [ends] if ends is not None else [])
+            tokenizer = TemplateTokenizer(base, ends)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             complaint = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidConfig(f"{base} cannot be loaded as a language model: {complaint}") from error
         dtype = settings.dtype if settings.dtype != "auto" else "float32" if device == mx.cpu else "bfloat16"
         _cast(model, getattr(mx, dtype))
     text = config.get("text_config") or config
-    made_for = text.get("max_position_embeddings") or LONGEST_CONTEXT
-    context = min(made_for, settings.context_tokens or LONGEST_CONTEXT)
+    context = context_tokens(text.get("max_position_embeddings"), settings)
     try:
         return MlxEngine(model, tokenizer, context, device)
     except GenomeError:

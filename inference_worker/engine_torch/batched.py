@@ -24,19 +24,10 @@ from inference_worker.engine_torch.packing import (
 )
 from inference_worker.engine_torch.rows import RowCache
 from inference_worker.engine_torch.slots import Slots
+from inference_worker.rows import BatchedRow, Rows, Work, in_order
 
 LARGEST_PIECE = 512
 """Tokens whose logits are held at once."""
-
-
-@dataclass(eq=False)
-class BatchedRow:
-    """A sequence in progress: a row of the cache."""
-
-    terms: Terms
-    index: int
-    length: int = 0
-    damaged: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,31 +51,20 @@ class BatchedDecoder:
         config = model.config.get_text_config()
         self._masks = Masks(config, model.dtype)
         self._cache = RowCache(config.num_hidden_layers, model.device)
-        self._rows: list[BatchedRow] = []
+        self._rows = Rows()
         self._columns = torch.arange(1, device=model.device)
         # An index, not a count: a slice of a padded batch would make the output layer copy its weights per row.
         self._last = torch.tensor([-1], device=model.device)
 
     def open(self, terms: Terms) -> BatchedRow:
-        row = BatchedRow(terms, len(self._rows))
-        self._rows.append(row)
         self._slots.open(terms)
-        return row
+        return self._rows.open(terms)
 
     def close(self, row: BatchedRow) -> None:
-        if row.damaged:
-            self._cache.clear(row.index)
-        last = self._rows.pop()
-        if last is not row:
-            if last.length:
-                self._cache.move(last.index, row.index, last.length)
-            if last.damaged:
-                self._cache.clear(last.index)
-            last.index = row.index
-            self._rows[row.index] = last
+        self._rows.close(row, self._cache)
         self._slots.close(row.terms)
 
-    def forward(self, work: Sequence[tuple[BatchedRow, Sequence[int]]]) -> torch.Tensor:
+    def forward(self, work: Work) -> torch.Tensor:
         """Logits [n, vocabulary] after each row's last new token."""
         parts = self._parts([row.terms for row, _ in work])
         logits = [self._run(work[part], self._last)[:, 0] for part in parts]
@@ -127,11 +107,9 @@ class BatchedDecoder:
                 start = end
         return parts
 
-    def _run(self, work: Sequence[tuple[BatchedRow, Sequence[int]]], keep: torch.Tensor | int) -> torch.Tensor:
+    def _run(self, work: Work, keep: torch.Tensor | int) -> torch.Tensor:
         """Logits [n, kept, vocabulary] of one forward over rows' new tokens. The rows' lengths stay."""
-        order = sorted(range(len(work)), key=lambda item: work[item][0].index)
-        rows = [work[item][0] for item in order]
-        tokens = [work[item][1] for item in order]
+        rows, tokens, back = in_order(work)
         counts = [len(new) for new in tokens]
         positions = self._cache.prepare([row.index for row in rows], [row.length for row in rows], counts)
         if len(self._columns) < self._cache.length:
@@ -147,9 +125,7 @@ class BatchedDecoder:
             use_cache=True,
             logits_to_keep=keep,
         ).logits
-        if order == list(range(len(work))):
-            return logits
-        return logits[sorted(range(len(work)), key=order.__getitem__)]
+        return logits if back is None else logits[back]
 
     def score(self, questions: Sequence[Question]) -> list[list[Likelihood]]:
         """Each question in one row: the prompt, and behind it all continuations, each seeing the prompt and itself."""

@@ -16,7 +16,7 @@ from transformers.utils import logging as library_logging
 from genome.config import Worker
 from genome.errors import InvalidConfig
 from genome.lora import Lora
-from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms
+from inference_worker.engine import Facts, Likelihood, Question, Row, State, Terms, context_tokens
 from inference_worker.engine_torch import attention
 from inference_worker.engine_torch.batched import BatchedDecoder
 from inference_worker.engine_torch.factors import LoraWeights
@@ -26,9 +26,6 @@ from inference_worker.engine_torch.solo import SoloDecoder
 from inference_worker.text import TemplateTokenizer
 
 log = structlog.get_logger()
-
-LONGEST_CONTEXT = 4096
-"""Tokens, where the config sets none: more memory than that is given on request only."""
 
 
 class TorchLogits:
@@ -123,13 +120,12 @@ def load(base: Path, settings: Worker) -> TorchEngine:
             base, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
         )
         ends = model.generation_config.eos_token_id
-        tokenizer = TemplateTokenizer(base, ends if isinstance(ends, list) else [ends] if ends is not None else [])
+        tokenizer = TemplateTokenizer(base, ends)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidConfig(f"{base} cannot be loaded as a language model: {str(error).splitlines()[0]}") from error
     model = model.to(device).eval().requires_grad_(False)
-    made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
-    context = min(made_for, settings.context_tokens or LONGEST_CONTEXT)
-    return TorchEngine(model, tokenizer, context)
+    made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return TorchEngine(model, tokenizer, context_tokens(made_for, settings))
 
 
 @torch.inference_mode()

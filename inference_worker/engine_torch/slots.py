@@ -84,8 +84,10 @@ def _one_row(whole: torch.Tensor, out: int, b: torch.Tensor) -> torch.Tensor:
     flat = whole.view(-1)
     # oneDNN takes longer to set up a product as thin as this than PyTorch's own loop to compute it.
     torch.backends.mkldnn.enabled = False
-    flat[:out].addmv_(b.t(), flat[out:])
-    torch.backends.mkldnn.enabled = True
+    try:
+        flat[:out].addmv_(b.t(), flat[out:])
+    finally:
+        torch.backends.mkldnn.enabled = True
     return whole[..., :out]
 
 

@@ -183,14 +183,15 @@ def test_a_broken_row_leaves_nothing_behind_where_it_was_moved_from(engine: Engi
     """Rows that end in any order leave places that later rows can use beside longer ones."""
     healthy = lora.read(foundry("mix-one", seed=1, strength=0.1))
     modules = {path: Factors(_huge(f.a), _huge(f.b), 1.0) for path, f in healthy.modules.items()}
-    first, broken = engine.open(()), engine.open((Term(engine.load(Lora(modules, "huge")), 1.0),))
+    stays, first = engine.open(()), engine.open(())
+    broken = engine.open((Term(engine.load(Lora(modules, "huge")), 1.0),))
     assert list(engine.forward([(first, range(5, 25)), (broken, range(5, 25))]).finite) == [True, False]
     engine.close(first)
     engine.close(broken)
     long, short = engine.open(()), engine.open(())
     assert list(engine.forward([(long, range(5, 25)), (short, (5, 6))]).finite) == [True, True]
-    engine.close(long)
-    engine.close(short)
+    for row in (stays, long, short):
+        engine.close(row)
 
 
 def _huge(tensor: Tensor) -> Tensor:

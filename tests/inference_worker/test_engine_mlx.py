@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from worker_runs import PROMPTS, Foundry, Steps, close_all, generation, library_tokens
+from worker_runs import PROMPTS, SMALL, Foundry, Steps, close_all, generation, library_tokens
 
 from genome import lora
 from genome.config import Worker
@@ -32,10 +32,6 @@ from inference_worker.engine import Engine, Question, Term
 
 pytest.importorskip("mlx_lm", reason="mlx-lm is not installed: pip install 'genome[mlx]'")
 
-SMALL = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
-}  # fmt: skip
 BATCHED = [
     LlamaConfig(**SMALL),
     MistralConfig(**SMALL, sliding_window=None),

@@ -15,15 +15,11 @@ from transformers import (
     PreTrainedConfig,
     Qwen3Config,
 )
-from worker_runs import PROMPTS, Steps, generation, library_tokens
+from worker_runs import PROMPTS, SMALL, Steps, generation, library_tokens
 
 from inference_worker.engine import Engine
 from inference_worker.engine_torch.model import TorchEngine
 
-SMALL = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
-}  # fmt: skip
 BATCHED = [
     LlamaConfig(**SMALL),
     MistralConfig(**SMALL, sliding_window=8),

@@ -45,7 +45,7 @@ async def test_a_load_serves_the_route_its_id_names(worker: RunningWorker, found
     after, messages = await worker.ask("hello", route="ann/code")
     assert await worker.routes() == {"ann/code": [OLD]}
     assert after != before
-    assert loaded.adapter.digest == lora.digest(path / WEIGHTS)
+    assert loaded.adapter.digest == lora.digests(path / WEIGHTS).sha256
     assert loaded.adapter.state == pb.AdapterInfo.ROUTED
     for message in (messages[0], messages[-1]):
         served = message.served
@@ -83,7 +83,7 @@ async def test_loading_again_is_the_same_as_loading_once(worker: RunningWorker, 
     answers = await asyncio.gather(*(worker.load(path, OLD) for _ in range(5)))
     assert sorted(answer.already_loaded for answer in answers) == [False] + [True] * 4
     assert {answer.generation for answer in answers} == {2}
-    again = await worker.load(path, OLD, expected_digest=lora.digest(path / WEIGHTS))
+    again = await worker.load(path, OLD, expected_digest=lora.digests(path / WEIGHTS).sha256)
     assert (again.already_loaded, again.generation) == (True, 2)
 
 
@@ -211,7 +211,7 @@ async def test_a_bad_adapter_is_refused_and_nothing_changes(
 async def test_other_weights_than_expected_are_refused(worker: RunningWorker, foundry: Foundry) -> None:
     """A digest that differs from the expected one, or from what the id has in memory, loads nothing."""
     one, two = foundry("one", seed=11), foundry("two", seed=12)
-    assert (await refusal(worker.load(one, OLD, expected_digest=lora.digest(two / WEIGHTS))))[0] == WRONG
+    assert (await refusal(worker.load(one, OLD, expected_digest=lora.digests(two / WEIGHTS).sha256)))[0] == WRONG
     await worker.load(one, OLD)
     before = await everything(worker)
     code, details = await refusal(worker.load(two, OLD))

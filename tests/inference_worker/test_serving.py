@@ -289,4 +289,4 @@ async def test_the_worker_says_what_it_is(worker: RunningWorker, base_path: Path
     assert len(info.base_fingerprint) == 64
     assert str(foundry.directory) in info.adapter_roots
     assert info.context_tokens > 0
-    assert lora.digest(base_path / "model.safetensors") != info.base_fingerprint
+    assert lora.digests(base_path / "model.safetensors").sha256 != info.base_fingerprint

@@ -65,7 +65,7 @@ def test_a_worker_serves_what_was_promoted_and_stops_cleanly(short: Path, base_p
     home = Home(short / "h")
     for adapter_id in (GOOD, BAD):
         shutil.copytree(foundry("one", seed=11), home.adapter(adapter_id))
-    digest = lora.digest(home.adapter(GOOD) / "adapter_model.safetensors")
+    digest = lora.digests(home.adapter(GOOD) / "adapter_model.safetensors").sha256
     promote(home, "ann", GOOD, digest)
     promote(home, "bob", BAD, "0" * 64)
     with started(home, base_path, short) as process, grpc.insecure_channel(f"unix:{home.worker_socket}") as channel:
@@ -102,7 +102,7 @@ def test_a_worker_serves_with_mlx(short: Path, base_path: Path, foundry: Foundry
     pytest.importorskip("mlx_lm", reason="mlx-lm is not installed: pip install 'genome[mlx]'")
     home = Home(short / "h")
     shutil.copytree(foundry("one", seed=11), home.adapter(GOOD))
-    digest = lora.digest(home.adapter(GOOD) / "adapter_model.safetensors")
+    digest = lora.digests(home.adapter(GOOD) / "adapter_model.safetensors").sha256
     promote(home, "ann", GOOD, digest)
     settings = 'engine = "mlx"\ndevice = "cpu"\ndtype = "float32"\n'
     with started(home, base_path, short, settings) as process, grpc.insecure_channel(

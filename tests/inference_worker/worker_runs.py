@@ -39,6 +39,13 @@ def library_tokens(model: Any, prompt: tuple[int, ...], count: int) -> list[int]
     return tokens
 
 
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 64, "vocab_size": 100, "max_position_embeddings": 128, "head_dim": 16,
+}  # fmt: skip
+"""Of every small random model."""
+
+
 @dataclass
 class Foundry:
     """Makes adapters with PEFT."""

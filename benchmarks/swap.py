@@ -29,7 +29,7 @@ from inference_worker.sources import Source
 SWAP_EVERY = 30
 """Tokens."""
 VERSIONS = 24
-"""Of the storm: so many that a version has left memory before it is loaded again."""
+"""Of the storm: more than replies hold at a time, so that most have left memory before they are loaded again."""
 
 
 def loading(report: Report, home: Home, base: Path, ids: list[str], rounds: int, dtype: str) -> tuple[Engine, float]:

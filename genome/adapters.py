@@ -117,7 +117,7 @@ def install(home: Home, weights: lora.Lora, base: str, described: Mapping[str, A
         lora.write_peft(aside, weights, base)
         digests = lora.digests(aside / lora.PEFT_WEIGHTS)
         made = Manifest(digest=digests.sha256, xxh3=digests.xxh3, base=base, **described)
-        (aside / "manifest.json").write_bytes(made.to_bytes())
+        files.put(aside / "manifest.json", made.to_bytes())
     return made
 
 

@@ -73,7 +73,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
         created=int(now * 1000),
     )
     with files.new_directory(home.queued(persona, domain) / batch.id) as aside:
-        (aside / "batch.json").write_bytes(batch.to_bytes())
+        files.put(aside / "batch.json", batch.to_bytes())
     return batch
 
 

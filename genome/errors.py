@@ -47,6 +47,10 @@ class Busy(GenomeError):
         """When, where that is known."""
 
 
+class DiskFull(Busy):
+    """There is no room to write; nothing that was accepted before is touched."""
+
+
 class Unavailable(GenomeError):
     """The worker or the daemon does not answer."""
 

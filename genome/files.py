@@ -1,21 +1,23 @@
-"""Every act on disk that must survive a crash. The only module that syncs, renames, removes or locks.
+"""Every act on disk that must survive a crash. The only module that writes, syncs, renames, removes or locks.
 
 A file or directory is finished aside, synced and renamed into place, so that existing means complete. What a file
 system may still lose: a rename is durable only once its directory is synced, which every function here does before
-it returns.
+it returns. Every act is one call of `os`, named here, so that a test can stop the process, fail the call or lose the
+write at each of them (tests/torture/).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genome.errors import Busy
+from genome.errors import Busy, DiskFull
 
 UNFINISHED = ".unfinished-"
 """Prefix of names being made. Whatever bears it after a crash is rubbish and is removed by `remove_unfinished`."""
@@ -46,27 +48,75 @@ def make_directory(directory: Path) -> None:
         directory = directory.parent
     for made in reversed(missing):
         with suppress(FileExistsError):
-            made.mkdir(mode=0o700)
+            os.mkdir(made, 0o700)
         sync_directory(made.parent)
 
 
 def append(path: Path, data: bytes) -> None:
-    """Appends ``data`` and returns once it is on disk. A torn tail from an earlier crash is cut off first."""
+    """Appends whole lines and returns once they are on disk. A torn tail from an earlier crash is cut off first.
+
+    After an error the file may hold some of them: only reading it again tells.
+    """
     new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        end = _cut_torn_line(descriptor)
+    with _room(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(descriptor, data)
-            sync(descriptor)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(descriptor, end)
-            raise
+            _append(descriptor, data)
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_directory(path.parent)
+
+
+class Appender:
+    """An append-only file of lines, kept open. `seal` ends it for every writer that has it open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _room(path):
+            new = not path.exists()
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            if new:
+                sync_directory(path.parent)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether no line may be added any more. Also once it was removed."""
+        status = os.fstat(self._descriptor)
+        return not status.st_mode & stat.S_IWUSR or status.st_nlink == 0
+
+    def append(self, data: bytes) -> int:
+        """As `append`; returns the file's length in bytes."""
+        with _room(self.path):
+            return _append(self._descriptor, data)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def seal(path: Path) -> None:
+    """Takes the right to write from an append-only file: `Appender.sealed` sees it. Its lines are synced first.
+
+    Not durable by itself: whoever opens the file after a crash must learn from the records whether it is sealed.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+        os.fchmod(descriptor, 0o400)
     finally:
         os.close(descriptor)
-    if new:
-        sync_directory(path.parent)
+
+
+def put(path: Path, data: bytes) -> None:
+    """Writes a file inside an unfinished directory, which is synced with all that is in it."""
+    with _room(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -84,7 +134,7 @@ def create(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     finally:
-        aside.unlink()
+        os.unlink(aside)
     sync_directory(path.parent)
     return True
 
@@ -98,16 +148,18 @@ def new_directory(final: Path) -> Iterator[Path]:
     make_directory(final.parent)
     aside = final.parent / f"{UNFINISHED}{final.name}"
     if aside.exists():
-        shutil.rmtree(aside)
-    aside.mkdir(mode=0o700)
+        _remove_tree(aside)
+    os.mkdir(aside, 0o700)
     try:
-        yield aside
-        sync_tree(aside)
+        with _room(final):
+            yield aside
+            sync_tree(aside)
         if final.exists():
             raise FileExistsError(f"{final} exists already")
         os.rename(aside, final)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            _remove_tree(aside)
         raise
     sync_directory(final.parent)
 
@@ -137,12 +189,16 @@ def remove(path: Path) -> None:
     """Removes a file or a directory with all below it, durably. Nothing there is fine."""
     if path.is_dir() and not path.is_symlink():
         # A half-removed directory must not look whole: it gets a rubbish name first.
-        rubbish = path.parent / f"{UNFINISHED}{path.name}"
-        if rubbish != path:
+        rubbish = path
+        if not path.name.startswith(UNFINISHED):
+            rubbish = path.parent / f"{UNFINISHED}{path.name}"
+            if rubbish.exists():
+                _remove_tree(rubbish)
             os.rename(path, rubbish)
-        shutil.rmtree(rubbish)
+        _remove_tree(rubbish)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     sync_directory(path.parent)
 
 
@@ -165,8 +221,9 @@ def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
             raise Busy(f"{path} is held by {holder}", "Stop it first, or use another --home") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, owner.encode(), 0)
+        if owner:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, owner.encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -175,16 +232,51 @@ def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
 def _write_aside(path: Path, data: bytes) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with _room(path):
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, data)
+            sync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
+        finally:
+            os.close(descriptor)
+    return aside
+
+
+def _append(descriptor: int, data: bytes) -> int:
+    end = _cut_torn_line(descriptor)
     try:
         _write_all(descriptor, data)
         sync(descriptor)
     except OSError:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.ftruncate(descriptor, end)
         raise
-    finally:
-        os.close(descriptor)
-    return aside
+    return end + len(data)
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """Says of a full disk that it is one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room to write {path} ({error.strerror})", "Free some; it goes on by itself") from error
+        raise
+
+
+def _remove_tree(directory: Path) -> None:
+    for folder, folders, names in os.walk(directory, topdown=False):
+        for name in names:
+            os.unlink(os.path.join(folder, name))
+        for name in folders:
+            below = os.path.join(folder, name)
+            (os.unlink if os.path.islink(below) else os.rmdir)(below)
+    os.rmdir(directory)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

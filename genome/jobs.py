@@ -212,12 +212,11 @@ def create(home: Home, job: Job, examples: Iterator[Example], held: bool = False
     if directory.path.exists():
         return directory
     with files.new_directory(directory.path) as aside:
-        with (aside / "train.jsonl").open("wb") as stream:
-            for example in examples:
-                stream.write(example.model_dump_json(exclude_defaults=True).encode() + b"\n")
+        lines = (example.model_dump_json(exclude_defaults=True).encode() + b"\n" for example in examples)
+        files.put(aside / "train.jsonl", b"".join(lines))
         if held:
-            (aside / "held").touch()
-        (aside / "job.json").write_bytes(job.to_bytes())
+            files.put(aside / "held", b"")
+        files.put(aside / "job.json", job.to_bytes())
     return directory
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from safetensors import TensorSpec, serialize
 
-from genome import tensors
+from genome import files, tensors
 from genome.errors import InvalidAdapter
 from genome.tensors import Tensor, TensorFile
 
@@ -126,13 +126,13 @@ def check_places(lora: Lora, places: Mapping[str, tuple[int, int]]) -> None:
 def write_peft(directory: Path, lora: Lora, base: str) -> None:
     """Writes ``lora`` into an existing directory in PEFT's format, as PEFT, vLLM, SGLang and LoRAX load it.
 
-    Files are plain writes: the caller builds the directory aside (`files.new_directory`).
+    The caller builds the directory aside (`files.new_directory`), which syncs what is in it.
     """
     specified = {}
     for module, factors in lora.modules.items():
         for name, tensor in (("A", factors.a), ("B", factors.b)):
             specified[f"base_model.model.{module}.lora_{name}.weight"] = _specification(tensor)
-    (directory / PEFT_WEIGHTS).write_bytes(serialize(specified, {"format": "pt"}))
+    files.put(directory / PEFT_WEIGHTS, serialize(specified, {"format": "pt"}))
     ranks = {module: factors.rank for module, factors in lora.modules.items()}
     alphas = {module: factors.scaling * factors.rank for module, factors in lora.modules.items()}
     rank, alpha = _commonest(list(ranks.values())), _commonest(list(alphas.values()))
@@ -150,7 +150,7 @@ def write_peft(directory: Path, lora: Lora, base: str) -> None:
         "fan_in_fan_out": False,
         "target_modules": sorted({module.rpartition(".")[2] for module in lora.modules}),
     }
-    (directory / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    files.put(directory / CONFIG, f"{json.dumps(config, indent=1, sort_keys=True)}\n".encode())
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import planner
-from genome import adapters, bases, buffer, files, jobs, lora, registry
+from genome import adapters, bases, files, jobs, lora, pending, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
@@ -42,7 +42,7 @@ def flush(home: Home, config: Config, persona: str, domain: str) -> Batch:
     """Seals what is pending into a batch, whatever the triggers say."""
     batch = planner.form(home, config, check_name(persona, "persona"), check_name(domain, "domain"), "by hand")
     if batch is None:
-        waiting = buffer.pending(home, persona, domain).examples
+        waiting = pending.count(home, persona, domain).examples
         if waiting:
             raise Conflict(
                 f"{persona}/{domain} has {waiting} examples waiting, too few to learn from and to judge by",

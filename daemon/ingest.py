@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import anyio.from_thread
 import anyio.to_thread
 
 from daemon.events import Alarm, Announcer
 from genome import files, intake
 from genome.buffer import Buffer, Receipt
 from genome.config import Config
+from genome.errors import Busy
+from genome.intake import Chunk, Drop, Reading, Scan, Stamp
 from genome.layout import Home
+
+COMMIT_BYTES, COMMIT_CHUNKS = intake.CHUNK_BYTES, 1000
+"""Many small files are committed together, up to so much."""
+FULL_SECONDS = 5.0
+"""After which a full disk is looked at again; nothing tells when it has room."""
+
+
+@dataclass
+class Seen:
+    """A file of the drop zone as it was found last."""
+
+    key: str
+    stamp: Stamp
+    taken: bool
+    """Whether all of it was."""
 
 
 @dataclass
@@ -23,64 +45,125 @@ class Ingest:
     planner: Alarm
     duplicates: int = 0
     """Since this daemon started."""
-    reported: set[str] = field(default_factory=set)
-    """Keys of files whose shrinking was told already."""
+    stopped: str = ""
+    """Why nothing is taken at the moment; empty: all is."""
+    seen: dict[str, Seen] = field(default_factory=dict)
+    """By path."""
+    checks: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """By file key: an offset, and the hash of what was before it, to know a file that was rewritten."""
+    unreadable: set[Path] = field(default_factory=set)
+    """Told already."""
 
     name = "ingest"
 
     async def step(self) -> float | None:
         """Takes every whole line there is. Returns when a file will have been still, or kept, for long enough."""
-        receipt, look_again = await anyio.to_thread.run_sync(self._take_all)
-        self.duplicates += receipt.duplicates
-        if receipt.accepted or receipt.duplicates or receipt.rejected:
-            self.announcer.tell(
-                "ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected
-            )
-        if receipt.accepted:
-            self.planner.ring()
+        try:
+            look_again = await anyio.to_thread.run_sync(self._take_all)
+        except Busy as error:
+            if not self.stopped:
+                self.announcer.tell("intake_stopped", reason=str(error))
+            self.stopped = str(error)
+            return time.time() + (error.retry_seconds or FULL_SECONDS)
+        if self.stopped:
+            self.announcer.tell("intake_resumed")
+            self.stopped = ""
         return look_again
 
-    def _take_all(self) -> tuple[Receipt, float | None]:
+    def _take_all(self) -> float | None:
+        """One look at the whole drop zone."""
+        present: set[str] = set()
+
+        def unchanged(path: str, stamp: Stamp) -> bool:
+            present.add(path)
+            known = self.seen.get(path)
+            return known is not None and known.taken and known.stamp == stamp
+
         settle = self.config.intake.settle_seconds
-        total, looks = Receipt(), []
-        for drop in intake.drops(self.home, time.time(), settle):
-            total += self._take(drop)
-            look = self._finish(drop)
-            if look is not None:
-                looks.append(look)
-        return total, min(looks, default=None)
+        scan = Scan(time.time(), settle, unchanged)
+        chunks: list[Chunk] = []
+        readings: list[Reading] = []
+        for drop in intake.drops(self.home, scan):
+            reading = self._begin(drop)
+            readings.append(reading)
+            for chunk in reading.chunks():
+                chunks.append(chunk)
+                if len(chunks) >= COMMIT_CHUNKS or sum(len(chunk.data) for chunk in chunks) >= COMMIT_BYTES:
+                    self._commit(chunks, readings)
+                    chunks, readings = [], [reading]
+            if reading.waits:
+                scan.later.append(drop.changed + settle)
+        self._commit(chunks, readings)
+        self._report_unreadable(scan.unreadable)
+        for gone in self.seen.keys() - present:
+            del self.seen[gone]
+        self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
+        return min([*scan.later, *self._clear()], default=None)
 
-    def _take(self, drop: intake.Drop) -> Receipt:
-        limits, total = self.config.intake, Receipt()
-        if drop.size < self.buffer.offset(drop.key):
-            self._report_shrunk(drop)
-            return total
-        while True:
-            offset = self.buffer.offset(drop.key)
-            chunk = intake.read_chunk(drop, offset, time.time(), limits.settle_seconds, limits.max_line_bytes)
-            if chunk is None:
-                return total
-            total += self.buffer.commit(chunk, time.time())
+    def _begin(self, drop: Drop) -> Reading:
+        """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
+        path, offset = str(drop.path), self.buffer.offset(drop.key)
+        known = self.seen.get(path)
+        if known is not None and known.key != drop.key:
+            self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
+        if offset and known is None:
+            was = next((old for old, seen in self.seen.items() if seen.key == drop.key), None)
+            if was is not None:
+                self._tell("file_renamed", path=path, was=was, taken=offset)
+        if offset and not drop.packed and (drop.size < offset or self._rewritten(drop, offset)):
+            self._tell(
+                "file_truncated" if drop.size < offset else "file_rewritten", path=path, size=drop.size, taken=offset,
+                hint="it is read from its beginning; lines that were taken before count as duplicates",
+            )  # fmt: skip
+            self.buffer.begin_again(drop.key)
+            offset = 0
+        settled = time.time() - drop.changed >= self.config.intake.settle_seconds
+        return Reading(drop, offset, settled, self.config.intake.max_line_bytes)
 
-    def _finish(self, drop: intake.Drop) -> float | None:
-        """Removes a file that was taken in whole and kept for long enough; else says when to look at it again."""
-        if self.buffer.offset(drop.key) < drop.size:
-            return drop.changed + self.config.intake.settle_seconds + 0.01
-        if self.buffer.offset(drop.key) > drop.size:
-            return None
-        keep_until = drop.changed + self.config.intake.inbox_retention_hours * 3600
-        if time.time() < keep_until:
-            return keep_until
-        files.remove(drop.path)
-        return None
+    def _rewritten(self, drop: Drop, offset: int) -> bool:
+        known = self.checks.get(drop.key)
+        return known is not None and known[0] == offset and known[1] != intake.check(drop, offset)
 
-    def _report_shrunk(self, drop: intake.Drop) -> None:
-        if drop.key not in self.reported:
-            self.reported.add(drop.key)
-            self.announcer.tell(
-                "file_shrank",
-                path=str(drop.path),
-                size=drop.size,
-                taken=self.buffer.offset(drop.key),
-                hint="it was truncated after it was read; move new lines in as a new file",
-            )
+    def _commit(self, chunks: list[Chunk], readings: list[Reading]) -> None:
+        """Makes chunks durable, then remembers how far the files they come from were taken."""
+        receipt = self.buffer.commit(chunks, time.time()) if chunks else Receipt()
+        for reading in readings:
+            drop, taken = reading.drop, not reading.waits and reading.ended
+            self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
+            if not drop.packed and reading.offset:
+                self.checks[drop.key] = (reading.offset, intake.check(drop, reading.offset))
+        if receipt != Receipt():
+            self.duplicates += receipt.duplicates
+            self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
+        if receipt.accepted:
+            anyio.from_thread.run_sync(self.planner.ring)
+
+    def _clear(self) -> Iterator[float]:
+        """Removes files that were taken in whole and kept for long enough; yields when the others will have been.
+
+        Their lines are synced: `commit` returned. One that changed since is left to the next look.
+        """
+        keep_seconds, now = self.config.intake.inbox_retention_hours * 3600, time.time()
+        clear: list[tuple[str, Seen]] = []
+        for path, seen in self.seen.items():
+            if not seen.taken:
+                continue
+            keep_until = seen.stamp[3] / 1e9 + keep_seconds
+            if keep_until > now:
+                yield keep_until
+            elif intake.stamp(Path(path)) == seen.stamp:
+                clear.append((path, seen))
+        if clear:
+            files.remove_all(Path(path) for path, _ in clear)
+            for path, seen in clear:
+                del self.seen[path]
+                self.checks.pop(seen.key, None)
+
+    def _report_unreadable(self, paths: list[Path]) -> None:
+        for path in paths:
+            if path not in self.unreadable:
+                self._tell("file_unreadable", path=str(path), hint="the daemon's user may not read it: chmod it")
+        self.unreadable = set(paths)
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))

@@ -14,11 +14,12 @@ from daemon import anchors
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
 from daemon.worker_client import WorkerClient
-from genome import adapters, batches, buffer, files, jobs, registry, triggers
+from genome import adapters, batches, jobs, registry, triggers
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config
 from genome.jobs import Example, Job
 from genome.layout import Home
+from genome.pending import Tally
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Planner:
     runner: Alarm
     waiting: dict[str, str] = field(default_factory=dict)
     """By persona/domain: what its triggers miss, for `genome status`."""
+    tally: Tally = field(default_factory=Tally)
 
     name = "planner"
 
@@ -53,7 +55,7 @@ class Planner:
     def _form_due(self) -> tuple[list[Batch], float | None]:
         formed, looks = [], []
         for persona, domain in self.home.domains():
-            pending = buffer.pending(self.home, persona, domain)
+            pending = self.tally.pending(self.home, persona, domain)
             decision = triggers.decide(self.config.triggers_for(persona), pending, time.time())
             self.waiting[f"{persona}/{domain}"] = decision.reason
             if decision.due and (batch := form(self.home, self.config, persona, domain, decision.reason)):
@@ -74,8 +76,7 @@ def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> 
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
     policy = HeldOutPolicy(gate.held_out_fraction, gate.held_out_examples, gate.min_held_out)
-    with files.locked(home.lock):
-        return batches.form(home, persona, domain, reason, time.time(), policy)
+    return batches.form(home, persona, domain, reason, time.time(), policy)
 
 
 def fewest(config: Config) -> int:

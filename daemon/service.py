@@ -13,14 +13,13 @@ import anyio
 import anyio.to_thread
 import grpc
 import grpc.aio
-from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon import actions, status
 from genome import errors, jobs, registry, sockets
 from genome.errors import GenomeError
-from genome.signals import Defaults, Signal, from_object
+from genome.lines import Line, Reader
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
 
@@ -46,6 +45,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.home = supervisor.home
+        self.reader = Reader()
 
     async def SubmitSignals(
         self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any
@@ -54,16 +54,16 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
             yield await self._act(context, self._submit, request)
 
     def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
-        now, limits = time.time(), self.supervisor.config.intake
-        defaults = Defaults(int(now * 1000), limits.default_persona, limits.default_domain)
-        signals: list[Signal] = []
+        now, buffer = time.time(), self.supervisor.ingest.buffer
+        defaults = buffer.defaults(int(now * 1000))
+        lines: list[Line] = []
         rejected = []
         for index, message in enumerate(request.signals):
             try:
-                signals.append(from_object(_fields(message), defaults))
+                lines.append(self.reader.fields(_fields(message), defaults))
             except errors.InvalidInput as error:
                 rejected.append(pb.Rejection(index=index, reason=str(error)))
-        receipt = self.supervisor.ingest.buffer.accept(signals, now)
+        receipt = buffer.accept(lines, now)
         return pb.SubmitSignalsResponse(accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=rejected)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
@@ -170,11 +170,10 @@ async def serving(supervisor: Supervisor) -> AsyncIterator[None]:
 
 
 def _fields(message: pb.TrainingSignal) -> dict[str, Any]:
-    fields = MessageToDict(message, preserving_proto_field_name=True)
-    if "timestamp" in fields:
-        fields["timestamp"] = int(fields["timestamp"])  # JSON spells 64-bit integers as text
-    if "generation" in fields.get("adapter", {}):
-        fields["adapter"]["generation"] = int(fields["adapter"]["generation"])
+    """What a message says, by field name; in proto3 what is empty was not said."""
+    fields = {field.name: value for field, value in message.ListFields()}
+    if "adapter" in fields:
+        fields["adapter"] = {field.name: value for field, value in message.adapter.ListFields()}
     return fields
 
 

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from daemon import worker_client
-from genome import adapters, batches, buffer, jobs, registry, sockets, triggers
+from genome import adapters, batches, jobs, pending, registry, rejected, sockets, triggers
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -67,7 +67,7 @@ def waiting(home: Home, config: Config) -> dict[str, str]:
     """By persona/domain: what its triggers say now."""
     return {
         f"{persona}/{domain}": triggers.decide(
-            config.triggers_for(persona), buffer.pending(home, persona, domain), time.time()
+            config.triggers_for(persona), pending.count(home, persona, domain), time.time()
         ).reason
         for persona, domain in home.domains()
     }
@@ -76,26 +76,34 @@ def waiting(home: Home, config: Config) -> dict[str, str]:
 def read_buffer(home: Home) -> dict[str, Any]:
     return {
         "domains": [_domain(home, persona, domain) for persona, domain in home.domains()],
-        "rejected_lines": sum(1 for _ in buffer.read_rejected(home)),
+        "rejected_lines": sum(1 for _ in rejected.read(home)),
         "inbox": str(home.inbox),
     }
 
 
 def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
-    pending = buffer.pending(home, persona, domain)
+    waits = pending.count(home, persona, domain)
+
+    ended = batches.archived(home, persona, domain)
+    waiting_batches = batches.queued(home, persona, domain)
+    set_aside = batches.set_aside_batches(home, persona, domain)
+    superseded = len(batches.superseded(home, persona, domain))
+    beaten_later = superseded - sum(len(batch.superseded) for batch in (*ended, *waiting_batches, *set_aside))
 
     def signals(found: list[batches.Batch]) -> int:
-        return sum(1 for batch in found for _ in batches.signals(home, batch))
+        """In one state each: what was superseded is counted as that."""
+        return sum(batch.signals + batch.evidence for batch in found)
 
     return {
         "persona": persona,
         "domain": domain,
-        "pending": pending.examples,
-        "evidence": pending.evidence,
-        "queued": signals(batches.queued(home, persona, domain)),
-        "archived": signals(batches.archived(home, persona, domain)),
-        "set_aside": signals(batches.set_aside_batches(home, persona, domain)),
-        "batches": [batch.id for batch in batches.queued(home, persona, domain)],
+        "pending": waits.examples,
+        "evidence": waits.evidence,
+        "queued": signals(waiting_batches),
+        "archived": signals(ended) - beaten_later,
+        "set_aside": signals(set_aside),
+        "superseded": superseded,
+        "batches": [batch.id for batch in waiting_batches],
     }
 
 

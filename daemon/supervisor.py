@@ -190,7 +190,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
     """Everything the daemon is made of, wired."""
     alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer")}
     announcer = Announcer()
-    buffer = Buffer(home, config.intake.default_persona, config.intake.default_domain, config.intake.max_line_bytes)
+    buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)
     return Supervisor(
         home=home,

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genome import files, segments
+from genome import contradictions, files, segments
 from genome.errors import NotFound
 from genome.layout import Home
+from genome.lines import Line
 from genome.records import Record
+from genome.segments import Stored
 from genome.signals import Signal
 
 
@@ -33,7 +35,13 @@ class Batch(Record):
     held_out: tuple[str, ...]
     """Ids of the signals kept from training. No question stands on both sides."""
     signals: int
-    """That teach; evidence is not counted."""
+    """That teach and were not superseded."""
+    evidence: int = 0
+    """Signals without an answer to learn from."""
+    superseded: tuple[str, ...] = ()
+    """Ids of its signals that another one contradicts and beats: never trained on."""
+    supersedes: tuple[str, ...] = ()
+    """Ids of signals in earlier batches that one of its signals beats: no longer, once it is promoted."""
     digest: str
     """sha256 over the ids of all its signals."""
     reason: str
@@ -53,36 +61,50 @@ class HeldOutPolicy:
 
 
 def form(home: Home, persona: str, domain: str, reason: str, now: float, policy: HeldOutPolicy) -> Batch | None:
-    """Seals what is pending into a queued batch; None if too few there teach. Call under the home's lock."""
-    names = tuple(pending_segments(home, persona, domain))
-    signals = list(segments.read_all(home.pending(persona, domain) / name for name in names))
-    teaching = [signal for signal in signals if signal.teaches]
+    """Seals what is pending into a queued batch; None if too few there teach."""
+    if not _enough(_pending(home, persona, domain), policy):
+        return None  # nothing is sealed in vain
+    with files.locked(home.lock):
+        names = tuple(pending_segments(home, persona, domain))
+        for name in names:
+            files.seal(home.pending(persona, domain) / name)
+    # What is sealed does not change, so intake goes on while it is looked at.
+    found = list(segments.scan_all(home.pending(persona, domain) / name for name in names))
+    earlier = (batch for place in (archived, queued) for batch in place(home, persona, domain))
+    lost = contradictions.find(found, (stored for batch in earlier for stored in _stored(home, batch)))
+    teaching = [stored.signal for stored in found if stored.signal.teaches and stored.signal.id not in lost.here]
     held_out = hold_out(teaching, policy)
     if not teaching or len(held_out) < policy.at_least:
         return None
-    ids = hashlib.sha256("\n".join(signal.id for signal in signals).encode()).hexdigest()
-    batch = Batch(
-        id=_next_id(home, now),
-        persona=persona,
-        domain=domain,
-        segments=names,
-        held_out=tuple(sorted(held_out)),
-        signals=len(teaching),
-        digest=ids,
-        reason=reason,
-        created=int(now * 1000),
-    )
-    with files.new_directory(home.queued(persona, domain) / batch.id) as aside:
-        files.put(aside / "batch.json", batch.to_bytes())
+    ids = hashlib.sha256("\n".join(stored.signal.id for stored in found).encode()).hexdigest()
+    with files.locked(home.lock):
+        if not set(names) <= set(pending_segments(home, persona, domain)):
+            return None  # another process was faster
+        batch = Batch(
+            id=_next_id(home, now),
+            persona=persona,
+            domain=domain,
+            segments=names,
+            held_out=tuple(sorted(held_out)),
+            signals=len(teaching),
+            evidence=sum(not stored.signal.teaches for stored in found),
+            superseded=tuple(sorted(lost.here)),
+            supersedes=tuple(sorted(lost.earlier)),
+            digest=ids,
+            reason=reason,
+            created=int(now * 1000),
+        )
+        with files.new_directory(home.queued(persona, domain) / batch.id) as aside:
+            files.put(aside / "batch.json", batch.to_bytes())
     return batch
 
 
-def hold_out(signals: Iterable[Signal], policy: HeldOutPolicy) -> set[str]:
+def hold_out(signals: Iterable[Line], policy: HeldOutPolicy) -> set[str]:
     """Ids of the signals to judge by: whole questions, chosen by their hash, so that it is the same at every look."""
-    by_question: dict[str, list[Signal]] = {}
+    by_question: dict[bytes, list[Line]] = {}
     for signal in signals:
         by_question.setdefault(signal.question, []).append(signal)
-    ranked = sorted(by_question, key=lambda question: hashlib.sha256(question.encode()).digest())
+    ranked = sorted(by_question, key=lambda question: hashlib.sha256(question).digest())
     chosen = ranked[: min(policy.examples, int(len(ranked) * policy.fraction))]
     return {signal.id for question in chosen for signal in by_question[question]}
 
@@ -102,13 +124,13 @@ def set_aside_batches(home: Home, persona: str, domain: str) -> list[Batch]:
 def all_queued(home: Home) -> list[Batch]:
     """Of every persona and domain, oldest first."""
     found = [batch for persona, domain in home.domains() for batch in queued(home, persona, domain)]
-    return sorted(found, key=lambda batch: batch.id)
+    return sorted(found, key=lambda batch: order(batch.id))
 
 
 def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
     """Names of segments no batch has taken, oldest first."""
     directory = home.pending(persona, domain)
-    present = sorted(path.name for path in directory.glob("*.jsonl")) if directory.is_dir() else []
+    present = sorted((path.name for path in directory.glob("*.jsonl")), key=order) if directory.is_dir() else []
     sealed = sealed_segments(home, persona, domain)
     return [name for name in present if name not in sealed]
 
@@ -118,11 +140,31 @@ def sealed_segments(home: Home, persona: str, domain: str) -> set[str]:
     return {name for batch in queued(home, persona, domain) for name in batch.segments}
 
 
-def segment_names(home: Home, persona: str, domain: str, day: str) -> set[str]:
-    """Every segment of that day, wherever it lies now: a name is never given twice."""
+def all_segments(home: Home, persona: str, domain: str) -> list[Path]:
+    """Every segment there is, wherever it lies now."""
     ended = (home.archive(persona, domain), home.set_aside(persona, domain))
     places = [home.pending(persona, domain), *(batch for place in ended for batch in place.glob("batch-*"))]
-    return {path.name for place in places for path in place.glob(f"{day}-*.jsonl")}
+    return [path for place in places for path in place.glob("*.jsonl")]
+
+
+def order(name: str) -> tuple[str, int]:
+    """What segments and batches are sorted by: the day, then the number. 1000 comes after 999."""
+    day, _, number = name.removesuffix(".jsonl").rpartition("-")
+    return day, int(number)
+
+
+def next_segment(home: Home, persona: str, domain: str, day: str) -> str:
+    """Name of the segment that grows: the newest, if nothing sealed it, else one that no segment had before.
+
+    Names rise, also where the clock went back: the ledger's marks rest on it. Call under the home's lock.
+    """
+    names = (path.name for path in all_segments(home, persona, domain))
+    newest = max(names, key=order, default=f"{day}-000.jsonl")
+    pending = home.pending(persona, domain) / newest
+    if pending.exists() and not files.is_sealed(pending) and newest not in sealed_segments(home, persona, domain):
+        return newest
+    last, _, number = newest.removesuffix(".jsonl").rpartition("-")
+    return f"{day}-001.jsonl" if day > last else f"{last}-{int(number) + 1:03d}.jsonl"
 
 
 def signals(home: Home, batch: Batch) -> Iterator[Signal]:
@@ -132,8 +174,8 @@ def signals(home: Home, batch: Batch) -> Iterator[Signal]:
 
 
 def training_part(home: Home, batch: Batch) -> list[Signal]:
-    held_out = set(batch.held_out)
-    return [signal for signal in signals(home, batch) if signal.teaches and signal.id not in held_out]
+    kept_out = {*batch.held_out, *batch.superseded}
+    return [signal for signal in signals(home, batch) if signal.teaches and signal.id not in kept_out]
 
 
 def held_out_part(home: Home, batch: Batch) -> list[Signal]:
@@ -149,13 +191,23 @@ def replay_part(home: Home, batch: Batch, count: int) -> list[Signal]:
     if count == 0:
         return []
     held_out = {signal.question for signal in held_out_part(home, batch)}
+    lost = superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
     earlier = [
         signal
         for old in archived(home, batch.persona, batch.domain)
         for signal in training_part(home, old)
-        if signal.question not in held_out
+        if signal.question not in held_out and signal.id not in lost
     ]
     return sorted(earlier, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
+
+
+def superseded(home: Home, persona: str, domain: str) -> set[str]:
+    """Ids of signals that a later or weightier one contradicts: never to be trained on, replayed or asked again."""
+    ended = archived(home, persona, domain)
+    lost = {signal for batch in ended for signal in batch.supersedes}
+    for batch in (*ended, *queued(home, persona, domain), *set_aside_batches(home, persona, domain)):
+        lost.update(batch.superseded)
+    return lost
 
 
 def archive(home: Home, batch: Batch) -> None:
@@ -189,6 +241,21 @@ def find(home: Home, batch_id: str) -> Batch:
     raise NotFound(f"there is no batch {batch_id!r}", "genome buffer status lists them")
 
 
+def _pending(home: Home, persona: str, domain: str) -> list[Line]:
+    names = pending_segments(home, persona, domain)
+    directory = home.pending(persona, domain)
+    return [stored.signal for stored in segments.scan_all(directory / name for name in names)]
+
+
+def _enough(lines: list[Line], policy: HeldOutPolicy) -> bool:
+    teaching = [line for line in lines if line.teaches]
+    return bool(teaching) and len(hold_out(teaching, policy)) >= policy.at_least
+
+
+def _stored(home: Home, batch: Batch) -> Iterator[Stored]:
+    return segments.scan_all(_segment(home, batch, name) for name in batch.segments)
+
+
 def _move(home: Home, batch: Batch, place: Path) -> None:
     source = home.queued(batch.persona, batch.domain) / batch.id
     if source.exists():
@@ -210,7 +277,11 @@ def _segment(home: Home, batch: Batch, name: str) -> Path:
 def _read_all(place: Path) -> list[Batch]:
     if not place.is_dir():
         return []
-    return [Batch.read(path) for path in sorted(place.glob("batch-*/batch.json"))]
+    return [Batch.read(place / name / "batch.json") for name in sorted(_batch_names(place), key=order)]
+
+
+def _batch_names(place: Path) -> list[str]:
+    return [path.parent.name for path in place.glob("batch-*/batch.json")]
 
 
 def _next_id(home: Home, now: float) -> str:

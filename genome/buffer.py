@@ -1,48 +1,39 @@
 """The training buffer: what was accepted, what was refused, and how far each dropped file was read.
 
-A chunk of lines is committed at once: refused lines and accepted signals are appended and synced, persona by persona,
-each with the offset it had and the offset its chunk began at. A crash between two of those appends is healed by
-reading again from the newest chunk's beginning: what is there already is known by its id or its offset.
+Chunks of lines are committed together: accepted signals are appended and synced, persona by persona, each with the
+offset it had and the offset its chunk began at; then the refused lines. A crash between two of those appends is healed
+by reading again from the newest chunk's beginning: what is there already is known by its id or its offset. The same is
+done after an error, when nobody can say what of the last append is on disk.
 """
 
 from __future__ import annotations
 
 import base64
-import itertools
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from genome import batches, files, intake, segments
-from genome.errors import InvalidInput
+from genome import batches, files, intake, rejected, segments
+from genome.config import Intake
+from genome.errors import Busy, InvalidInput
+from genome.intake import BYTE_ORDER_MARK, Chunk
 from genome.layout import Home
+from genome.ledger import Ledger, Mark, Marks, key
+from genome.lines import Line, Reader
+from genome.pending import waiting_bytes
+from genome.rejected import Rejected
 from genome.segments import Origin, Stored
-from genome.signals import Defaults, Signal, parse
+from genome.signals import Defaults
+
+MAX_OPEN_SEGMENTS = 32
+"""Of as many domains the newest segment is kept open."""
+RETRY_SECONDS = 5.0
+"""After which a full buffer is looked at again."""
 
 
-class Rejected(BaseModel):
-    """One line of rejected/<day>.jsonl."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reason: str
-    file: str
-    """Path of the dropped file, as it was called when it was read."""
-    line: int
-    """From 1."""
-    origin: Origin
-    raw: str
-    """The line as it was, base64; of one longer than a chunk, its beginning."""
-    time: int
-    """Milliseconds since 1970."""
-
-    @property
-    def raw_bytes(self) -> bytes:
-        return base64.b64decode(self.raw)
+class BufferFull(Busy):
+    """Intake stops until batches were trained, or the disk has room again. What was accepted is safe."""
 
 
 @dataclass(frozen=True)
@@ -69,148 +60,225 @@ class Buffer:
     """The one writer of segments. `load` reads what a home holds; the supervisor keeps one for its life."""
 
     home: Home
-    default_persona: str
-    default_domain: str
-    max_line_bytes: int
-    ids: set[str] = field(default_factory=set)
-    resume: dict[str, int] = field(default_factory=dict)
-    """By file key: where reading goes on after a restart."""
-    rejected_lines: set[tuple[str, int]] = field(default_factory=set)
-    """(file key, offset), so that reading a chunk again refuses no line twice."""
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    limits: Intake
+    ledger: Ledger = field(init=False)
+    offsets: dict[str, int] = field(default_factory=dict)
+    """By file key: where reading goes on. Files that left the inbox are forgotten."""
+    _refused: set[tuple[str, int, int]] = field(default_factory=set)
+    """Of chunks that may be read again, so that no line is refused twice."""
+    _marks: dict[str, Mark] = field(default_factory=dict)
+    _rejected_mark: Mark | None = None
+    _appenders: dict[tuple[str, str], files.Appender] = field(default_factory=dict)
+    _waiting_bytes: int = 0
+    """Of segments no batch was promoted with. Only grows until it is counted again."""
+    _reader: Reader = field(default_factory=Reader)
+    _loaded: bool = False
+    _writing: threading.Lock = field(default_factory=threading.Lock)
     """Files and gRPC are taken in different threads."""
 
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.home)
+
     def load(self) -> None:
-        """Rebuilds what is known from the segments and the refused lines. Damaged ones raise; nothing is changed."""
-        for path in _all_segments(self.home):
-            for stored in segments.read_stored(path):
-                self.ids.add(stored.signal.id)
-                self._saw(stored.origin)
-        for rejected in read_rejected(self.home):
-            self.rejected_lines.add((rejected.origin.file, rejected.origin.offset))
-            self._saw(rejected.origin)
+        """Reads the ledger and what the segments and the refused lines hold beyond it.
 
-    def offset(self, key: str) -> int:
-        return self.resume.get(key, 0)
+        What is found is synced before it counts: a process that was killed between writing and syncing leaves lines
+        that only look stored.
+        """
+        self._close()
+        self.ledger.open()
+        self.offsets = dict(self.ledger.marks.offsets)
+        self._marks = dict(self.ledger.marks.domains)
+        self._rejected_mark, self._refused = self.ledger.marks.rejected, set(self.ledger.marks.refused)
+        for persona, domain in self.home.domains():
+            self._load_segments(persona, domain)
+        self._load_rejected()
+        self._waiting_bytes = waiting_bytes(self.home)
+        self._loaded = True
 
-    def commit(self, chunk: intake.Chunk, now: float) -> Receipt:
-        """Stores a chunk's lines, accepted and refused, durably; then moves the offset."""
-        with self.writing:
-            return self._commit(chunk, now)
+    def _load_segments(self, persona: str, domain: str) -> None:
+        place = f"{persona}/{domain}"
+        for path in sorted(batches.all_segments(self.home, persona, domain), key=lambda path: batches.order(path.name)):
+            name, mark = path.name, self._marks.get(place)
+            if mark is not None and batches.order(name) < batches.order(mark.segment):
+                continue
+            start = end = mark.bytes if mark is not None and name == mark.segment else 0
+            files.sync_file(path)
+            for position, stored in segments.scan(path, start):
+                end = position
+                self.ledger.add([key(stored.signal.id)])
+                if stored.origin is not None:
+                    self._saw(stored.origin)
+            self._marks[place] = Mark(segment=name, bytes=end)
+            self._flush_if_full()
 
-    def _commit(self, chunk: intake.Chunk, now: float) -> Receipt:
-        drop, millis = chunk.drop, int(now * 1000)
-        defaults = Defaults(millis, drop.persona or self.default_persona, drop.domain or self.default_domain)
-        accepted: list[Stored] = []
-        rejected: list[Rejected] = []
-        for line in chunk.lines:
-            origin = Origin(file=drop.key, name=drop.path.name, offset=line.offset, chunk=chunk.start)
-            try:
-                if len(line.raw) > self.max_line_bytes:
-                    raise InvalidInput(f"longer than the limit of {self.max_line_bytes} bytes (intake.max_line_bytes)")
-                accepted.append(Stored(signal=parse(line.raw, defaults), received=millis, origin=origin))
-            except InvalidInput as error:
-                rejected.append(_rejected(str(error), drop.path, line, origin, millis))
-        receipt = self._store(accepted, now) + self._reject(rejected, now)
-        self.resume[drop.key] = chunk.end
-        return receipt
+    def _load_rejected(self) -> None:
+        for path in sorted(self.home.rejected.glob("*.jsonl")) if self.home.rejected.is_dir() else []:
+            mark = self._rejected_mark
+            if mark is not None and path.name < mark.segment:
+                continue
+            start = end = mark.bytes if mark is not None and path.name == mark.segment else 0
+            files.sync_file(path)
+            for position, line in rejected.scan(path, start):
+                end = position
+                self._refused.add(line.identity)
+                self._saw(line.origin)
+            self._rejected_mark = Mark(segment=path.name, bytes=end)
 
-    def accept(self, signals: Iterable[Signal], now: float) -> Receipt:
+    def offset(self, file_key: str) -> int:
+        return self.offsets.get(file_key, 0)
+
+    def begin_again(self, file_key: str) -> None:
+        """The file was truncated or rewritten: all of it is read. What was in it before is known by its id."""
+        self.offsets[file_key] = 0
+
+    def keep_offsets(self, file_keys: set[str]) -> None:
+        """Forgets the files that left the drop zone: all but ``file_keys``."""
+        if len(self.offsets) > len(file_keys):
+            self.offsets = {known: offset for known, offset in self.offsets.items() if known in file_keys}
+
+    def commit(self, chunks: Sequence[Chunk], now: float) -> Receipt:
+        """Stores the lines of chunks, accepted and refused, durably; then moves the offsets."""
+        with self._writing:
+            millis = int(now * 1000)
+            accepted: list[Stored] = []
+            refused: list[Rejected] = []
+            for chunk in chunks:
+                self._read(chunk, millis, accepted, refused)
+            receipt = self._durably(accepted, refused, now)
+            for chunk in chunks:
+                self.offsets[chunk.drop.key] = chunk.end
+            self._flush_if_full()
+            return receipt
+
+    def accept(self, lines: Iterable[Line], now: float) -> Receipt:
         """Stores signals that came another way than by file; on disk when this returns."""
-        with self.writing:
-            return self._store([Stored(signal=signal, received=int(now * 1000)) for signal in signals], now)
+        with self._writing:
+            receipt = self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
+            self._flush_if_full()
+            return receipt
+
+    def defaults(self, millis: int, persona: str = "", domain: str = "") -> Defaults:
+        """What a line need not say, where its place says ``persona`` and ``domain``."""
+        return Defaults(millis, persona or self.limits.default_persona, domain or self.limits.default_domain)
+
+    def _read(self, chunk: Chunk, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
+        """Appends what becomes of every line of ``chunk`` to one of the lists."""
+        drop, offset, limit = chunk.drop, chunk.start, self.limits.max_line_bytes
+        file, name, start, line = drop.key, drop.path.name, chunk.start, self._reader.line
+        defaults = self.defaults(millis, drop.persona, drop.domain)
+        if chunk.damage:
+            refused.append(self._rejection(chunk.damage, chunk, offset, chunk.data, millis))
+            return
+        for raw in chunk.data.split(b"\n"):
+            try:
+                if len(raw) > limit:
+                    raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
+                if not offset:
+                    raw = raw.removeprefix(BYTE_ORDER_MARK)
+                accepted.append(Stored(line(raw, defaults), millis, Origin(file, name, offset, start)))
+            except InvalidInput as error:
+                text = raw.removesuffix(b"\r")
+                if text.strip():
+                    refused.append(self._rejection(str(error), chunk, offset, text, millis))
+            offset += len(raw) + 1
+
+    def _rejection(self, reason: str, chunk: Chunk, offset: int, raw: bytes, millis: int) -> Rejected:
+        first = chunk.line or intake.line_number(chunk.drop, chunk.start)
+        number = first + chunk.data[: offset - chunk.start].count(b"\n")
+        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, chunk.start)
+        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
+
+    def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
+        if not self._loaded:
+            self.load()
+        self._check_room()
+        try:
+            return self._store(accepted, now) + self._reject(refused, now)
+        except BaseException:
+            self._loaded = False  # what of it is on disk? only reading tells
+            raise
 
     def _store(self, stored: list[Stored], now: float) -> Receipt:
-        new: dict[str, Stored] = {}
-        for item in stored:
-            if item.signal.id not in self.ids:
-                new.setdefault(item.signal.id, item)
+        keys = [key(item.signal.id) for item in stored]
+        known = self.ledger.known(keys)
+        new: dict[bytes, Stored] = {}
+        for item_key, item in zip(keys, stored, strict=True):
+            if item_key not in known:
+                new.setdefault(item_key, item)
         groups: dict[tuple[str, str], list[Stored]] = {}
         for item in new.values():
             groups.setdefault((item.signal.persona_id, item.signal.domain), []).append(item)
         for (persona, domain), items in sorted(groups.items()):
-            with files.locked(self.home.lock):  # no batch is sealed between choosing the segment and writing to it
-                segment = self._open_segment(persona, domain, now)
-                files.append(segment, b"".join(segments.encode(item) for item in items))
-            self.ids.update(item.signal.id for item in items)
+            data = segments.encode(items)
+            with files.locked(self.home.lock):  # no segment is sealed between choosing it and writing to it
+                appender = self._appender(persona, domain, now)
+                end = appender.append(data)
+            self._marks[f"{persona}/{domain}"] = Mark.model_construct(segment=appender.path.name, bytes=end)
+            self._waiting_bytes += len(data)
+        self.ledger.add(new)
         return Receipt(len(new), len(stored) - len(new), 0, frozenset(groups))
 
-    def _reject(self, rejected: list[Rejected], now: float) -> Receipt:
-        new = [item for item in rejected if (item.origin.file, item.origin.offset) not in self.rejected_lines]
+    def _reject(self, refused: list[Rejected], now: float) -> Receipt:
+        new = {item.identity: item for item in refused}
+        new = {identity: item for identity, item in new.items() if identity not in self._refused}
         if new:
             files.make_directory(self.home.rejected)
-            path = self.home.rejected / f"{_day(now)}.jsonl"
-            files.append(path, b"".join(item.model_dump_json().encode() + b"\n" for item in new))
-            self.rejected_lines.update((item.origin.file, item.origin.offset) for item in new)
+            newest = self._rejected_mark.segment if self._rejected_mark else ""
+            path = self.home.rejected / max(f"{_day(now)}.jsonl", newest)
+            files.append(path, rejected.encode(new.values()))
+            self._rejected_mark = Mark(segment=path.name, bytes=path.stat().st_size)
+            self._refused.update(new)
         return Receipt(rejected=len(new))
 
-    def _open_segment(self, persona: str, domain: str, now: float) -> Path:
+    def _appender(self, persona: str, domain: str, now: float) -> files.Appender:
+        """The domain's newest segment if it may still grow, else a new one. Under the home's lock."""
+        kept = self._appenders.get((persona, domain))
+        if kept is not None and not kept.sealed:
+            return kept
+        if len(self._appenders) >= MAX_OPEN_SEGMENTS:
+            self._close()
+        if kept is not None:
+            kept.close()
         directory = self.home.pending(persona, domain)
         files.make_directory(directory)
-        day = _day(now)
-        sealed = batches.sealed_segments(self.home, persona, domain)
-        newest = max(batches.segment_names(self.home, persona, domain, day), default=f"{day}-000.jsonl")
-        if (directory / newest).exists() and newest not in sealed:
-            return directory / newest
-        number = int(newest.removesuffix(".jsonl").rpartition("-")[2])
-        return directory / f"{day}-{number + 1:03d}.jsonl"
+        made = files.Appender(directory / batches.next_segment(self.home, persona, domain, _day(now)))
+        self._appenders[persona, domain] = made
+        return made
 
-    def _saw(self, origin: Origin | None) -> None:
-        if origin is not None:
-            self.resume[origin.file] = max(self.resume.get(origin.file, 0), origin.chunk)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """What waits in one persona's domain."""
-
-    persona: str
-    domain: str
-    examples: int = 0
-    weight: float = 0.0
-    """Of the examples together."""
-    evidence: int = 0
-    """Signals without an answer to learn from."""
-    oldest: float | None = None
-    """When the first example still waiting arrived, in seconds since 1970."""
-
-
-def pending(home: Home, persona: str, domain: str) -> Pending:
-    directory = home.pending(persona, domain)
-    found = Pending(persona, domain)
-    for name in batches.pending_segments(home, persona, domain):
-        for stored in segments.read_stored(directory / name):
-            if not stored.signal.teaches:
-                found = replace(found, evidence=found.evidence + 1)
-                continue
-            arrived = stored.received / 1000
-            found = replace(
-                found,
-                examples=found.examples + 1,
-                weight=found.weight + stored.signal.weight,
-                oldest=min(arrived, found.oldest or arrived),
+    def _flush_if_full(self) -> None:
+        if self.ledger.full:
+            self._refused = {seen for seen in self._refused if seen[1] >= self.offset(seen[0])}
+            refused = tuple(sorted(self._refused))
+            self.ledger.flush(
+                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, offsets=self.offsets)
             )
-    return found
 
+    def _check_room(self) -> None:
+        limit = self.limits.max_waiting_mb << 20
+        if limit and self._waiting_bytes >= limit:
+            self._waiting_bytes = waiting_bytes(self.home)
+            if self._waiting_bytes >= limit:
+                raise BufferFull(
+                    f"{self._waiting_bytes >> 20} MB of signals wait to be trained, intake.max_waiting_mb is "
+                    f"{self.limits.max_waiting_mb}",
+                    "It goes on by itself when batches were trained; genome status says what they wait for",
+                    RETRY_SECONDS,
+                )
+        if self.limits.min_free_mb and (free := files.free_bytes(self.home.root) >> 20) < self.limits.min_free_mb:
+            raise BufferFull(
+                f"{free} MB are free on the disk of {self.home.root}, intake.min_free_mb is {self.limits.min_free_mb}",
+                "Free some; it goes on by itself",
+                RETRY_SECONDS,
+            )
 
-def read_rejected(home: Home) -> Iterator[Rejected]:
-    paths = sorted(home.rejected.glob("*.jsonl")) if home.rejected.is_dir() else []
-    for path in paths:
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            yield Rejected.model_validate_json(line)
+    def _saw(self, origin: Origin) -> None:
+        self.offsets[origin.file] = max(self.offsets.get(origin.file, 0), origin.chunk)
 
-
-def _all_segments(home: Home) -> Iterator[Path]:
-    for persona, domain in home.domains():
-        places = (home.archive(persona, domain), home.set_aside(persona, domain))
-        yield from sorted(home.pending(persona, domain).glob("*.jsonl"))
-        yield from itertools.chain.from_iterable(sorted(place.glob("batch-*/*.jsonl")) for place in places)
-
-
-def _rejected(reason: str, path: Path, line: intake.Line, origin: Origin, millis: int) -> Rejected:
-    raw = base64.b64encode(line.raw).decode()
-    number = intake.line_number(path, line.offset)
-    return Rejected(reason=reason, file=str(path), line=number, origin=origin, raw=raw, time=millis)
+    def _close(self) -> None:
+        for appender in self._appenders.values():
+            appender.close()
+        self._appenders = {}
 
 
 def _day(now: float) -> str:

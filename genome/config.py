@@ -74,7 +74,11 @@ class Intake(Section):
     settle_seconds: float = Field(2.0, ge=0)
     """A last line without newline is taken once its file has not changed for so long."""
     inbox_retention_hours: float = Field(24.0, ge=0)
-    """A file taken in whole is removed after so long."""
+    """A file taken in whole is removed when it has not changed for so long."""
+    max_waiting_mb: int = Field(2048, ge=0)
+    """Of signals that are pending or queued: with more, intake stops until batches were trained. 0: no limit."""
+    min_free_mb: int = Field(64, ge=0)
+    """Of the disk: with less, intake stops until there is more."""
 
 
 class Threshold(Section):

@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,6 +109,10 @@ def seal(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_sealed(path: Path) -> bool:
+    return not os.stat(path).st_mode & stat.S_IWUSR
+
+
 def put(path: Path, data: bytes) -> None:
     """Writes a file inside an unfinished directory, which is synced with all that is in it."""
     with _room(path):
@@ -164,6 +168,22 @@ def new_directory(final: Path) -> Iterator[Path]:
     sync_directory(final.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Makes what a file holds, and its name, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def free_bytes(directory: Path) -> int:
+    """Of the disk ``directory`` lies on, for this process."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
 def sync_tree(directory: Path) -> None:
     """Syncs every file and directory below ``directory``, and itself."""
     for folder, _, names in os.walk(directory, topdown=False):
@@ -200,6 +220,17 @@ def remove(path: Path) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
     sync_directory(path.parent)
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Removes files, durably. Those that are gone are fine."""
+    parents = set()
+    for path in paths:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        parents.add(path.parent)
+    for parent in sorted(parents):
+        sync_directory(parent)
 
 
 def remove_unfinished(directory: Path) -> list[Path]:

@@ -1,22 +1,38 @@
-"""From the inbox to lines: which files are taken, how far they were read, what each line's place tells.
+"""From the drop zone to lines: which files are taken, how far they were read, what each line's place tells.
 
 A file is known by device, inode and a hash of its first line, so a rename changes nothing and a replacement is seen.
+Plain files may grow for weeks; compressed ones (`.jsonl.gz`, `.jsonl.zst`) are moved in whole, and their offsets count
+what is inside.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import xxhash
+import zstandard
 
 from genome.layout import NAME, Home
 
 CHUNK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 12
+CHECK_BYTES = 64
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PLAIN, PACKED = ".jsonl", (".jsonl.gz", ".jsonl.zst")
+PACKED_BYTES = 1 << 14
+"""Read at a time of a compressed file: a bomb of zeros becomes some hundred MB, no more."""
+UNPACKING_ERRORS = (EOFError, zlib.error, zstandard.ZstdError)
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size in bytes and time of the last change in nanoseconds: while it is the same, so is the file."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +41,24 @@ class Drop:
 
     path: Path
     key: str
-    """``<device>-<inode>-<hash of the first line>``."""
-    size: int
-    changed: float
-    """Seconds since 1970 of the last change."""
+    """``<device>-<inode>-<hash of the first line>``; of a compressed file, of its first bytes."""
+    stamp: Stamp
     persona: str
     domain: str
     """From ``inbox/<persona>/<domain>/``; empty elsewhere."""
 
+    @property
+    def size(self) -> int:
+        return self.stamp[2]
 
-@dataclass(frozen=True)
-class Line:
-    offset: int
-    """Of its first byte in the file."""
-    raw: bytes
-    """Without its end of line."""
+    @property
+    def changed(self) -> float:
+        """Seconds since 1970 of the last change."""
+        return self.stamp[3] / 1e9
+
+    @property
+    def packed(self) -> bool:
+        return self.path.name.endswith(PACKED)
 
 
 @dataclass(frozen=True)
@@ -50,78 +69,183 @@ class Chunk:
     start: int
     end: int
     """Offset after the last byte taken."""
-    lines: tuple[Line, ...]
+    data: bytes
+    """What lies between; of one line that is over the limit, its beginning."""
+    line: int | None = None
+    """Number of its first line, from 1, where reading began at the file's beginning."""
+    damage: str = ""
+    """Why the rest of a compressed file, of which ``data`` is the beginning, cannot be read."""
 
 
-def drops(home: Home, now: float, settle_seconds: float) -> Iterator[Drop]:
-    """What lies in the drop zone: inbox/**.jsonl and *.jsonl at the top of training-buffer/. Never follows a link."""
+@dataclass
+class Reading:
+    """One pass over what a file holds beyond ``offset``."""
+
+    drop: Drop
+    offset: int
+    settled: bool
+    """The file was still for long enough: its last line is whole though it has no newline."""
+    max_line_bytes: int
+    waits: bool = False
+    """Whether something is left that was not yet to be taken."""
+    ended: bool = False
+    """Whether the file's end was reached."""
+    lines: int | None = field(init=False)
+    """Before ``offset``; None: not counted."""
+
+    def __post_init__(self) -> None:
+        self.lines = 0 if self.offset == 0 else None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Whole lines, about 4 MiB of them at a time. Of one over the limit only the beginning is kept."""
+        rest, passed = b"", 0  # of the line under way: what is kept, and how much more was read
+        try:
+            for block in _blocks(self.drop, self.offset):
+                if passed:
+                    newline = block.find(b"\n") + 1
+                    if not newline:
+                        passed += len(block)
+                        continue
+                    yield self._chunk(rest, len(rest) + passed + newline)
+                    rest, passed, block = b"", 0, block[newline:]
+                rest += block
+                end = rest.rfind(b"\n") + 1
+                if end:
+                    whole, rest = rest[:end], rest[end:]
+                    yield self._chunk(whole, end)
+                if len(rest) > self.max_line_bytes:
+                    passed = len(rest) - self.max_line_bytes - 1
+                    rest = rest[: self.max_line_bytes + 1]
+        except UNPACKING_ERRORS as error:
+            if self.settled:
+                yield self._chunk(rest, len(rest) + passed + 1, f"the file is damaged from here on ({error})")
+            self.waits = not self.settled  # it may still be on its way
+            self.ended = True
+            return
+        if rest and self.settled:
+            yield self._chunk(rest, len(rest) + passed)
+        elif rest:
+            self.waits = True
+        self.ended = True
+
+    def _chunk(self, data: bytes, length: int, damage: str = "") -> Chunk:
+        first = None if self.lines is None else self.lines + 1
+        made = Chunk(self.drop, self.offset, self.offset + length, data, first, damage)
+        if self.lines is not None:
+            self.lines += max(1, data.count(b"\n"))
+        self.offset += length
+        return made
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How the drop zone is looked at."""
+
+    now: float
+    settle_seconds: float
+    unchanged: Callable[[str, Stamp], bool] = lambda path, stamp: False
+    """By path and stamp: whether a file need not be opened."""
+    unreadable: list[Path] = field(default_factory=list)
+    """Files this process may not open."""
+    later: list[float] = field(default_factory=list)
+    """Seconds since 1970 at which a file that is still being written is to be looked at again."""
+
+
+def drops(home: Home, scan: Scan) -> Iterator[Drop]:
+    """What lies in the drop zone: inbox/** and the top of training-buffer/. Never follows a link."""
     for folder, persona, domain in _folders(home):
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             continue
         for entry in entries:
-            if entry.name.endswith(".jsonl") and not entry.name.startswith("."):
-                drop = _look(Path(entry.path), persona, domain, now, settle_seconds)
+            if entry.name.endswith((PLAIN, *PACKED)) and not entry.name.startswith("."):
+                try:
+                    present = _stamp(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue  # gone meanwhile
+                if scan.unchanged(entry.path, present):
+                    continue
+                try:
+                    drop = _look(Path(entry.path), persona, domain, scan)
+                except PermissionError:
+                    scan.unreadable.append(Path(entry.path))
+                    continue
                 if drop is not None:
                     yield drop
 
 
-def read_chunk(drop: Drop, start: int, now: float, settle_seconds: float, max_line_bytes: int) -> Chunk | None:
-    """Whole lines from ``start`` on, about 4 MiB of them; None if there are none yet.
-
-    A last line without newline counts as whole once the file has been still for ``settle_seconds``. Of a line longer
-    than ``max_line_bytes`` only the beginning is kept: the caller rejects it by its length.
-    """
-    descriptor = os.open(drop.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        if _key(descriptor, os.fstat(descriptor)) != drop.key:
-            return None  # replaced since it was looked at: the next scan sees the new one
-        stream.seek(start)
-        data = stream.read(max(CHUNK_BYTES, max_line_bytes + 2))
-        size = os.fstat(descriptor).st_size
-    end = data.rfind(b"\n") + 1
-    whole_file = start + len(data) == size
-    if end == 0 and not whole_file:
-        return _over_long(drop, start, data, max_line_bytes)
-    if end < len(data) and whole_file and now - drop.changed >= settle_seconds:
-        end = len(data)
-    if end == 0:
-        return None
-    return Chunk(drop, start, start + end, tuple(_lines(data[:end], start)))
-
-
-def line_number(path: Path, offset: int) -> int:
+def line_number(drop: Drop, offset: int) -> int:
     """Which line of a file begins at ``offset``, from 1. Reads all before it: for the rare line that is refused."""
-    with path.open("rb") as stream:
-        return 1 + sum(
-            stream.read(min(CHUNK_BYTES, offset - start)).count(b"\n") for start in range(0, offset, CHUNK_BYTES)
-        )
+    number, seen = 1, 0
+    for block in _blocks(drop, 0):
+        number += block[: max(0, offset - seen)].count(b"\n")
+        seen += len(block)
+        if seen >= offset:
+            break
+    return number
 
 
-def _over_long(drop: Drop, start: int, data: bytes, max_line_bytes: int) -> Chunk | None:
-    """One line longer than a chunk: found to its end without being held in memory."""
-    with drop.path.open("rb") as stream:
-        stream.seek(start + len(data))
-        end = start + len(data)
-        while block := stream.read(CHUNK_BYTES):
-            newline = block.find(b"\n")
-            if newline >= 0:
-                line = Line(start, data[: max_line_bytes + 1])
-                return Chunk(drop, start, end + newline + 1, (line,))
-            end += len(block)
-    return None
+def check(drop: Drop, offset: int) -> int | None:
+    """A hash of the bytes before ``offset``: another one says that the file was rewritten. None for compressed ones."""
+    if drop.packed or offset == 0:
+        return None
+    with _opened(drop) as stream:
+        start = max(0, offset - CHECK_BYTES)
+        return None if stream is None else xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start))
 
 
-def _lines(data: bytes, start: int) -> Iterator[Line]:
-    offset = 0
-    for raw in data.split(b"\n"):
-        text = raw.removesuffix(b"\r")
-        if start + offset == 0:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-        if text.strip():
-            yield Line(start + offset, text)
-        offset += len(raw) + 1
+def stamp(path: Path) -> Stamp | None:
+    """Of the file as it is now; None if it is gone."""
+    try:
+        return _stamp(path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _opened(drop: Drop) -> Iterator[BinaryIO | None]:
+    """None if another file has its place by now."""
+    descriptor = os.open(drop.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        yield stream if _key(descriptor, os.fstat(descriptor), drop.packed) == drop.key else None
+
+
+def _blocks(drop: Drop, offset: int) -> Iterator[bytes]:
+    """What the file holds from ``offset`` on; nothing if it was replaced: the next scan sees the new one."""
+    with _opened(drop) as stream:
+        if stream is None:
+            return
+        if not drop.packed:
+            stream.seek(offset)
+            while block := stream.read(CHUNK_BYTES):
+                yield block
+            return
+        for block in _unpacked(stream, drop.path.name):
+            if offset < len(block):
+                yield block[offset:]
+            offset = max(0, offset - len(block))
+
+
+def _unpacked(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """Raises one of UNPACKING_ERRORS where the data is damaged or ends too early."""
+
+    def begin() -> Any:
+        if name.endswith(".gz"):
+            return zlib.decompressobj(wbits=31)
+        return zstandard.ZstdDecompressor().decompressobj()
+
+    member, begun = begin(), False
+    while packed := stream.read(PACKED_BYTES):
+        while packed:  # a file may be several compressed ones, one after the other
+            begun = True
+            if block := member.decompress(packed):
+                yield block
+            packed = member.unused_data if member.eof else b""
+            if member.eof:
+                member, begun = begin(), False
+    if begun:
+        raise EOFError("it ends too early")
 
 
 def _folders(home: Home) -> Iterator[tuple[Path, str, str]]:
@@ -141,25 +265,34 @@ def _named_folders(parent: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in entries if NAME.fullmatch(entry.name))
 
 
-def _look(path: Path, persona: str, domain: str, now: float, settle_seconds: float) -> Drop | None:
+def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
+    """None: no data, nothing in it yet, or its first line, which names it, is still being written."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None  # gone meanwhile, a link, or a socket
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             return None
+        drop = Drop(path, "", _stamp(status), persona, domain)
         head = os.pread(descriptor, HEAD_BYTES, 0)
-        settled = now - status.st_mtime >= settle_seconds
-        if b"\n" not in head and len(head) < HEAD_BYTES and not settled:
-            return None  # its first line, which names it, is still being written
-        key = _key(descriptor, status)
-        return Drop(path, key, status.st_size, status.st_mtime, persona, domain)
+        unnamed = b"\n" not in head and len(head) < HEAD_BYTES and not drop.packed
+        if unnamed and scan.now - drop.changed < scan.settle_seconds:
+            scan.later.append(drop.changed + scan.settle_seconds)
+            return None
+        return replace(drop, key=_key(descriptor, status, drop.packed))
     finally:
         os.close(descriptor)
 
 
-def _key(descriptor: int, status: os.stat_result) -> str:
-    first_line = os.pread(descriptor, HEAD_BYTES, 0).split(b"\n", 1)[0]
-    return f"{status.st_dev:x}-{status.st_ino:x}-{hashlib.sha256(first_line).hexdigest()[:12]}"
+def _key(descriptor: int, status: os.stat_result, packed: bool) -> str:
+    head = os.pread(descriptor, HEAD_BYTES, 0)
+    named = head if packed else head.split(b"\n", 1)[0]
+    return f"{status.st_dev:x}-{status.st_ino:x}-{hashlib.sha256(named).hexdigest()[:12]}"
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -13,7 +13,7 @@ from pathlib import Path
 from genome.errors import InvalidInput
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-RESERVED = frozenset({"inbox", "rejected", "shared"})
+RESERVED = frozenset({"inbox", "ledger", "rejected", "shared"})
 """Directory names in a home that stand where a persona's would."""
 
 SOCKET_PATH_LIMIT = 100
@@ -97,6 +97,11 @@ class Home:
     @property
     def rejected(self) -> Path:
         return self.buffer / "rejected"
+
+    @property
+    def ledger(self) -> Path:
+        """Which ids were accepted, and how far files were read; made from the segments."""
+        return self.buffer / "ledger"
 
     def pending(self, persona: str, domain: str) -> Path:
         return self.buffer / persona / domain / "pending"

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticSerializationError
@@ -142,18 +143,35 @@ def from_object(value: dict[str, Any], defaults: Defaults) -> Signal:
         signal = Signal.model_validate(fields)
         _check_type(signal)
         signal.model_dump_json()  # what cannot be written must not be accepted
-        return signal if signal.id else signal.model_copy(update={"id": content_id(signal)})
+        content = content_id(_taught(signal))
+        return signal if signal.id else signal.model_copy(update={"id": content})
     except ValidationError as error:
         raise InvalidInput("; ".join(_complaint(item) for item in error.errors())) from None
     except (UnicodeEncodeError, PydanticSerializationError):
         raise InvalidInput("holds half of a surrogate pair, which is no text") from None
 
 
-def content_id(signal: Signal) -> str:
-    """32 hex digits over what the signal teaches to whom; not over when, by whom or how strongly."""
-    taught = (signal.question, signal.wrong_output, signal.correct_output)
-    content = [signal.persona_id, signal.domain, signal.type, *taught]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
+def content_id(taught: tuple[Any, ...]) -> str:
+    """32 hex digits over what a signal teaches to whom; not over when, by whom or how strongly.
+
+    ``taught``: persona, domain, type, input, context as text, wrong output, right output, (role, content) of each turn.
+    """
+    return hashlib.sha256(msgspec.json.encode(taught)).hexdigest()[:32]
+
+
+def context_json(context: dict[str, Any]) -> str:
+    """An object as context, as it is stored and hashed. Raises InvalidInput if it holds what JSON cannot carry."""
+    try:
+        return json.dumps(context, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise InvalidInput("context holds a number that is too large for JSON") from None
+
+
+def _taught(signal: Signal) -> tuple[Any, ...]:
+    context = context_json(signal.context) if isinstance(signal.context, dict) else signal.context
+    turns = tuple((turn.role, turn.content) for turn in signal.history)
+    outputs = (signal.wrong_output, signal.correct_output)
+    return (signal.persona_id, signal.domain, signal.type, signal.input, context, *outputs, turns)
 
 
 def _canonical(value: dict[str, Any]) -> dict[str, Any]:

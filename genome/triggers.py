@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genome.buffer import Pending
 from genome.config import Threshold, Triggers
+from genome.pending import Pending
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import typer
 
 from daemon.cli import options
@@ -18,7 +19,7 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     found = states.read_buffer(options.home_at(home))
     if json:
         return options.answer(found, True, "")
-    counts = ("pending", "evidence", "queued", "archived", "set_aside")
+    counts = ("pending", "evidence", "queued", "archived", "set_aside", "superseded")
     options.table(
         ["persona", "domain", *counts],
         [[row["persona"], row["domain"], *(row[count] for count in counts)] for row in found["domains"]],
@@ -30,11 +31,11 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
 @app.command(epilog="Example: genome buffer rejected")
 def rejected(home: HomeOption = None, json: JsonOption = False) -> None:
     """Every refused line: its file, number and reason."""
-    from genome import buffer
+    from genome import rejected as refused
 
-    found = list(buffer.read_rejected(options.home_at(home)))
+    found = list(refused.read(options.home_at(home)))
     if json:
-        return options.answer([line.model_dump() for line in found], True, "")
+        return options.answer([msgspec.to_builtins(line) for line in found], True, "")
     for line in found:
         print(f"{line.file}:{line.line}: {line.reason}")
     print(f"{len(found)} rejected lines")

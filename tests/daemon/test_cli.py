@@ -14,10 +14,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from daemon import cli
-from genome import batches, buffer, config, jobs
+from genome import batches, config, intake, jobs, pending
 from genome.buffer import Buffer
+from genome.config import Intake
 from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
+from genome.intake import Reading, Scan
 from genome.layout import Home
+from genome.lines import from_signal
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
     """A home with thirty signals waiting."""
     config.init(home, str(shipped_base))
-    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(30)], time.time())
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], time.time())
     return home
 
 
@@ -101,7 +104,7 @@ def test_flush_seals_what_waits(genome: Callable[..., Any], filled: Home) -> Non
     """A batch with its held-out part; a second flush finds nothing."""
     code, out, _ = genome("buffer", "flush", "--persona", "helper", "--domain", "git", "--json")
     assert code == 0 and json.loads(out)["signals"] == 30
-    assert buffer.pending(filled, "helper", "git").examples == 0
+    assert pending.count(filled, "helper", "git").examples == 0
     assert genome("buffer", "flush", "--persona", "helper", "--domain", "git")[0] == 4
 
 
@@ -110,10 +113,10 @@ def test_too_few_to_judge_by_are_not_sealed(
 ) -> None:
     """A batch that no gate could judge would be lost on training: its signals wait for more."""
     config.init(home, str(shipped_base))
-    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(5)], time.time())
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(5)], time.time())
     code, _, error = genome("buffer", "flush", "--persona", "helper", "--domain", "git")
     assert code == 5 and "27 different questions" in error
-    assert buffer.pending(home, "helper", "git").examples == 5
+    assert pending.count(home, "helper", "git").examples == 5
 
 
 def test_a_prepared_job_is_held_until_it_is_started(genome: Callable[..., Any], filled: Home) -> None:
@@ -145,13 +148,8 @@ def test_asking_without_a_worker_says_how_to_start_one(genome: Callable[..., Any
 
 def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, drop: Callable[..., Path]) -> None:
     """File, line and reason of each."""
-    from genome import intake
-
-    into = Buffer(filled, "", "general", 1 << 20)
     drop(b"nope")
-    found = next(intake.drops(filled, NOW, 0))
-    chunk = intake.read_chunk(found, 0, NOW, 0, 1 << 20)
-    assert chunk is not None
-    into.commit(chunk, NOW)
+    found = next(intake.drops(filled, Scan(NOW, 0)))
+    Buffer(filled, Intake()).commit(list(Reading(found, 0, True, 1 << 20).chunks()), NOW)
     assert "drop.jsonl:1: not JSON" in genome("buffer", "rejected")[1]
     assert batches.queued(filled, "helper", "git") == []

@@ -17,8 +17,10 @@ from daemon.worker_client import Question
 from genome import batches, files, jobs, registry
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
+from genome.config import Intake
 from genome.jobs import JobDirectory
 from genome.layout import Home
+from genome.lines import from_signal
 from genome.quality import AnswerScore, Verdict
 from genome.registry import Stack
 
@@ -74,9 +76,9 @@ def candidate(home: Home, signal: Callable[..., Any]) -> Callable[[int], Any]:
     """Brings forty signals, numbered from a first one, to a trained candidate that waits for the gate."""
 
     async def make(first: int) -> tuple[JobDirectory, Batch]:
-        into = Buffer(home, "", "general", 1 << 20)
+        into = Buffer(home, Intake())
         into.load()
-        into.accept([signal(first + i) for i in range(40)], NOW)
+        into.accept([from_signal(signal(first + i)) for i in range(40)], NOW)
         batch = batches.form(home, "helper", "git", "test", NOW, POLICY)
         assert batch is not None
         config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"trainer": "torch"})})

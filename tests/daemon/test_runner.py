@@ -18,9 +18,10 @@ from daemon.events import Alarm, Announcer
 from daemon.runner import Runner, TrainerFailed
 from genome import adapters, batches, jobs
 from genome.buffer import Buffer
-from genome.config import Config
+from genome.config import Config, Intake
 from genome.jobs import Example, Job, JobDirectory, TrainingSettings
 from genome.layout import Home
+from genome.lines import from_signal
 
 CONFIG = Config.model_validate({"base": "base", "training": {"max_starts": 2}})
 FAKE = ROOT / "tests" / "fake_trainer.py"
@@ -36,8 +37,8 @@ def anyio_backend() -> str:
 @pytest.fixture
 def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:
     """A queued batch of ten signals with its job."""
-    into = Buffer(home, "", "general", 1 << 20)
-    into.accept([signal(i) for i in range(10)], NOW)
+    into = Buffer(home, Intake())
+    into.accept([from_signal(signal(i)) for i in range(10)], NOW)
     batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
     job = Job(

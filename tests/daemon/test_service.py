@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from genome import buffer, config
+from genome import config, pending
 from genome.layout import Home
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
@@ -102,7 +102,7 @@ def test_ok_over_grpc_means_on_disk(start: Callable[[], Daemon], home: Home) -> 
     assert (answer.accepted, answer.duplicates) == (2, 0)
     assert [(refused.index, bool(refused.reason)) for refused in answer.rejected] == [(2, True), (3, True)]
     daemon.end(signals.SIGKILL)
-    assert buffer.pending(home, "helper", "git").examples == 2
+    assert pending.count(home, "helper", "git").examples == 2
     answer = start().submit(line(0), line(1), line(4))
     assert (answer.accepted, answer.duplicates) == (1, 2)
 
@@ -149,7 +149,7 @@ def test_killed_anywhere_it_goes_on(start: Callable[[], Daemon], home: Home, dro
     events = daemon.events()
     drop(correction(-2), name="last.jsonl")
     wait_for(events, "ingested")
-    assert buffer.pending(home, "helper", "git").examples == expected + 2
+    assert pending.count(home, "helper", "git").examples == expected + 2
 
 
 def test_one_home_has_one_daemon(start: Callable[[], Daemon], home: Home) -> None:

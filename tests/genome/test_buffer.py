@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from fixed import NOW
 
-from genome import batches, buffer, files, intake
+from genome import batches, files, intake, pending, rejected
 from genome.buffer import Buffer, Receipt
+from genome.config import Intake
+from genome.intake import Reading, Scan
 from genome.layout import Home
+from genome.lines import from_signal
 
 LIMIT = 1 << 20
 Make = Callable[..., Any]
@@ -20,7 +23,7 @@ Make = Callable[..., Any]
 
 def opened(home: Home, limit: int = LIMIT) -> Buffer:
     """A buffer as a starting daemon has it."""
-    made = Buffer(home, "", "general", limit)
+    made = Buffer(home, Intake(max_line_bytes=limit))
     made.load()
     return made
 
@@ -28,9 +31,10 @@ def opened(home: Home, limit: int = LIMIT) -> Buffer:
 def take(home: Home, into: Buffer, now: float = NOW, settle: float = 0.0) -> Receipt:
     """One scan of the drop zone."""
     total = Receipt()
-    for found in intake.drops(home, now, settle):
-        while chunk := intake.read_chunk(found, into.offset(found.key), now, settle, into.max_line_bytes):
-            total += into.commit(chunk, now)
+    for found in intake.drops(home, Scan(now, settle)):
+        settled = now - found.changed >= settle
+        for chunk in Reading(found, into.offset(found.key), settled, into.limits.max_line_bytes).chunks():
+            total += into.commit([chunk], now)
     return total
 
 
@@ -41,7 +45,7 @@ def test_a_dropped_line_is_stored_once(home: Home, drop: Make, correction: Make)
     again = opened(home)
     drop(*(correction(i) for i in range(5)), name="again.jsonl")
     assert take(home, again).accepted == 0
-    assert buffer.pending(home, "helper", "git").examples == 5
+    assert pending.count(home, "helper", "git").examples == 5
 
 
 def test_good_lines_around_bad_ones_are_taken(home: Home, drop: Make, correction: Make) -> None:
@@ -50,7 +54,7 @@ def test_good_lines_around_bad_ones_are_taken(home: Home, drop: Make, correction
     receipt = take(home, opened(home))
     assert (receipt.accepted, receipt.rejected) == (3, 3)
     take(home, opened(home))
-    found = list(buffer.read_rejected(home))
+    found = list(rejected.read(home))
     assert [(line.line, line.raw_bytes, line.file) for line in found] == [
         (2, b"nope", str(path)), (4, b"\xff", str(path)), (5, b'{"a": 1}', str(path))
     ]  # fmt: skip
@@ -82,7 +86,7 @@ def test_the_place_names_persona_and_domain(home: Home) -> None:
     folder.mkdir(parents=True)
     (folder / "a.jsonl").write_bytes(b'{"prompt":"a","completion":"b"}\n')
     take(home, opened(home))
-    assert buffer.pending(home, "cook", "soups").examples == 1
+    assert pending.count(home, "cook", "soups").examples == 1
 
 
 def test_links_pipes_and_hidden_files_are_never_opened(home: Home, tmp_path: Path) -> None:
@@ -110,21 +114,21 @@ def test_a_crash_between_two_appends_loses_and_doubles_nothing(
 ) -> None:
     """A chunk goes to several domains and to rejected; dying before any of those writes is healed by starting again."""
     drop(*(correction(i, domain=f"d{i % 2}") for i in range(10)), b"nope")
-    real, calls = files.append, []
+    real, calls = files._append, []
 
-    def append(path: Path, data: bytes) -> None:
-        calls.append(path)
+    def append(descriptor: int, data: bytes) -> int:
+        calls.append(descriptor)
         if len(calls) == crash_before:
             raise KeyboardInterrupt
-        real(path, data)
+        return real(descriptor, data)
 
-    monkeypatch.setattr(files, "append", append)
+    monkeypatch.setattr(files, "_append", append)
     with pytest.raises(KeyboardInterrupt):
         take(home, opened(home))
-    monkeypatch.setattr(files, "append", real)
+    monkeypatch.setattr(files, "_append", real)
     take(home, opened(home))
-    assert [buffer.pending(home, "helper", f"d{i}").examples for i in range(2)] == [5, 5]
-    assert len(list(buffer.read_rejected(home))) == 1
+    assert [pending.count(home, "helper", f"d{i}").examples for i in range(2)] == [5, 5]
+    assert len(list(rejected.read(home))) == 1
 
 
 def test_a_torn_last_line_is_cut_off_before_the_next_is_written(home: Home, drop: Make, correction: Make) -> None:
@@ -136,7 +140,7 @@ def test_a_torn_last_line_is_cut_off_before_the_next_is_written(home: Home, drop
         stream.write(b'{"signal": {"id"')
     drop(correction(1), name="second.jsonl")
     take(home, opened(home))
-    assert buffer.pending(home, "helper", "git").examples == 2
+    assert pending.count(home, "helper", "git").examples == 2
 
 
 def test_every_signal_is_in_exactly_one_state(home: Home, drop: Make, correction: Make) -> None:
@@ -148,11 +152,11 @@ def test_every_signal_is_in_exactly_one_state(home: Home, drop: Make, correction
         take(home, into)
         batch = batches.form(home, "helper", "git", "test", NOW, policy)
         assert batch is not None and batch.signals == 10
-        assert buffer.pending(home, "helper", "git").examples == 0
+        assert pending.count(home, "helper", "git").examples == 0
         end(home, batch)
         assert len(list(batches.signals(home, batch))) == 10
     assert list(home.pending("helper", "git").iterdir()) == []
-    assert len(opened(home).ids) == 20
+    assert len(opened(home).ledger.recent) == 20
 
 
 def test_new_signals_do_not_join_a_sealed_batch(home: Home, drop: Make, correction: Make) -> None:
@@ -164,7 +168,7 @@ def test_new_signals_do_not_join_a_sealed_batch(home: Home, drop: Make, correcti
     drop(correction(1), name="b.jsonl")
     take(home, into)
     assert batch is not None and [found.input for found in batches.signals(home, batch)] == ["question 0"]
-    assert buffer.pending(home, "helper", "git").examples == 1
+    assert pending.count(home, "helper", "git").examples == 1
 
 
 def test_a_crash_while_a_batch_is_archived_is_mended(home: Home, drop: Make, correction: Make) -> None:
@@ -181,7 +185,7 @@ def test_a_crash_while_a_batch_is_archived_is_mended(home: Home, drop: Make, cor
 
 def test_no_question_stands_on_both_sides_of_the_split(signal: Make) -> None:
     """Held-out questions are in no training line, also where a question was corrected twice."""
-    signals = [signal(i % 50, correctOutput=f"answer {i}") for i in range(100)]
+    signals = [from_signal(signal(i % 50, correctOutput=f"answer {i}")) for i in range(100)]
     chosen = batches.hold_out(signals, batches.HeldOutPolicy(0.3, 150))
     held_out = {item.question for item in signals if item.id in chosen}
     trained = {item.question for item in signals if item.id not in chosen}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from genome.buffer import Pending
 from genome.config import Threshold, Triggers
+from genome.pending import Pending
 from genome.triggers import decide
 
 NOW = 1_000_000.0

@@ -1,0 +1,196 @@
+"""The ledger: which ids were ever accepted, and how far each dropped file was read.
+
+    training-buffer/ledger/marks.json       what the runs cover: per domain a segment and a length, per file an offset
+    training-buffer/ledger/<from>-<to>.ids  runs: sorted 128-bit hashes of ids, never changed, merged as they grow
+
+Everything here follows from the segments; the ledger is what spares reading them all. It is written behind them: ids
+wait in memory until there are `RUN_IDS`, then they become a run and the marks move. Starting reads the marks and what
+the segments hold beyond them, after a clean stop as after a crash. A ledger that is damaged or gone is made anew.
+
+Runs of equal size are merged (Bentley and Saxe's logarithmic method, 1980), so n ids lie in about log2(n / RUN_IDS)
+files that are searched through a memory map: memory does not grow with history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field
+
+from genome import files
+from genome.errors import Damaged
+from genome.layout import Home
+from genome.records import Record
+
+RUN_IDS = 1 << 16
+"""Ids that wait in memory: some 8 MB, and 50 MB of segments to read again at a start."""
+RUN = re.compile(r"(\d{8})-(\d{8})\.ids")
+Hashes = npt.NDArray[np.uint64]
+
+
+class Mark(BaseModel):
+    """Everything up to here is in the runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    segment: str
+    """File name; every segment of the domain with a smaller name is covered in whole."""
+    bytes: int
+
+
+class Marks(Record):
+    """marks.json."""
+
+    domains: dict[str, Mark] = Field(default_factory=dict)
+    """By persona/domain."""
+    rejected: Mark | None = None
+    """The same of rejected/."""
+    refused: tuple[tuple[str, int, int], ...] = ()
+    """(file key, offset, xxh3) of refused lines that lie beyond their file's offset."""
+    offsets: dict[str, int] = Field(default_factory=dict)
+    """By file key (`genome.intake.Drop.key`): where reading goes on."""
+    flushes: int = 0
+    """How many were made: the newest run's number."""
+
+
+def key(signal_id: str) -> bytes:
+    """128 bits of an id. Two of 10^9 ids share them with a probability of 10^-21."""
+    return xxhash.xxh3_128_digest(signal_id.encode())
+
+
+@dataclass(frozen=True)
+class Run:
+    """One file of sorted hashes: n high halves, n low halves, and the xxh3 of both."""
+
+    path: Path
+    first: int
+    last: int
+    """Which flushes it holds."""
+    high: Hashes
+    low: Hashes
+
+    def holds(self, high: Hashes, low: Hashes) -> npt.NDArray[np.bool_]:
+        """Of hashes sorted by their high halves, which are here."""
+        at = np.searchsorted(self.high, high)
+        found = np.zeros(len(high), bool)
+        candidates = np.flatnonzero((at < len(self.high)) & (self.high[np.minimum(at, len(self.high) - 1)] == high))
+        for index in candidates:  # ids that are known are the exception; two with one high half hardly happen
+            place = at[index]
+            while place < len(self.high) and self.high[place] == high[index]:
+                if self.low[place] == low[index]:
+                    found[index] = True
+                    break
+                place += 1
+        return found
+
+
+@dataclass
+class Ledger:
+    home: Home
+    recent: set[bytes] = field(default_factory=set)
+    """Keys not yet in a run."""
+    runs: list[Run] = field(default_factory=list)
+    """Oldest first."""
+    marks: Marks = field(default_factory=Marks)
+
+    def open(self) -> None:
+        """Reads marks and runs. Damaged, they are removed: then the segments are to be read from their beginning."""
+        self.recent, self.runs, self.marks = set(), [], Marks()
+        try:
+            if (self.home.ledger / "marks.json").exists():
+                self.marks = Marks.read(self.home.ledger / "marks.json")
+                self.runs = _whole([_open_run(path) for path in sorted(self.home.ledger.glob("*.ids"))])
+                _check_complete(self.runs, self.marks.flushes)
+        except Damaged:
+            self.forget()
+
+    def forget(self) -> None:
+        """Begins anew; whoever calls it reads the segments again."""
+        self.recent, self.runs, self.marks = set(), [], Marks()
+        if self.home.ledger.is_dir():
+            files.remove(self.home.ledger)
+
+    def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of ``keys`` that were accepted before."""
+        found = self.recent.intersection(keys)
+        if self.runs and keys:
+            halves = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+            order = np.argsort(halves[:, 0])  # neighbours are looked for in neighbouring pages
+            high, low = halves[order, 0], halves[order, 1]
+            for run in self.runs:
+                found.update(keys[order[index]] for index in np.flatnonzero(run.holds(high, low)))
+        return found
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        self.recent.update(keys)
+
+    @property
+    def full(self) -> bool:
+        """Whether `flush` is due."""
+        return len(self.recent) >= RUN_IDS
+
+    def flush(self, marks: Marks) -> None:
+        """Writes what waits as a run and then ``marks``: a crash between the two only means reading again."""
+        if self.recent:
+            halves = np.frombuffer(b"".join(self.recent), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+            number = self.runs[-1].last + 1 if self.runs else 1
+            self._write_run(number, number, halves)
+            self.recent = set()
+        self.marks = marks.model_copy(update={"flushes": self.runs[-1].last if self.runs else 0})
+        self.marks.write(self.home.ledger / "marks.json")
+
+    def _write_run(self, first: int, last: int, halves: Hashes) -> None:
+        replaced = []
+        while self.runs and len(self.runs[-1].high) <= len(halves):
+            merged = self.runs.pop()
+            replaced.append(merged.path)
+            first = merged.first
+            halves = np.concatenate([np.column_stack([merged.high, merged.low]), halves])
+        halves = halves[np.argsort(halves[:, 0], kind="stable")]
+        data = np.ascontiguousarray(halves.T).astype("<u8").tobytes()
+        path = self.home.ledger / f"{first:08d}-{last:08d}.ids"
+        files.write(path, data + xxhash.xxh3_64_digest(data))
+        self.runs.append(_open_run(path))
+        for old in replaced:
+            files.remove(old)
+
+
+def _open_run(path: Path) -> Run:
+    match = RUN.fullmatch(path.name)
+    data = path.read_bytes()
+    if match is None or len(data) % 16 != 8 or xxhash.xxh3_64_digest(data[:-8]) != data[-8:]:
+        raise Damaged(f"{path} is not what was written", "It is made anew")
+    count = len(data) // 16
+    del data  # checked once; from here on only the pages that are searched are in memory
+    mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, count))
+    return Run(path, int(match[1]), int(match[2]), mapped[0], mapped[1])
+
+
+def _whole(runs: list[Run]) -> list[Run]:
+    """Without those a crash left beside the run they were merged into."""
+    kept: list[Run] = []
+    for run in sorted(runs, key=lambda run: (run.first, -run.last)):
+        if kept and run.last <= kept[-1].last:
+            with suppress(FileNotFoundError):
+                files.remove(run.path)
+        else:
+            kept.append(run)
+    return kept
+
+
+def _check_complete(runs: list[Run], flushes: int) -> None:
+    """Raises Damaged if a run is missing. One more than was marked is what a crash leaves."""
+    expected = 1
+    for run in runs:
+        if run.first != expected:
+            raise Damaged(f"run {expected} of the ledger is missing")
+        expected = run.last + 1
+    if expected - 1 < flushes:
+        raise Damaged(f"run {flushes} of the ledger is missing")

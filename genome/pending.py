@@ -1,0 +1,77 @@
+"""What waits: accepted signals that no batch has taken yet, counted for the triggers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from genome import batches, segments
+from genome.layout import Home
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What waits in one persona's domain."""
+
+    persona: str
+    domain: str
+    examples: int = 0
+    weight: float = 0.0
+    """Of the examples together."""
+    evidence: int = 0
+    """Signals without an answer to learn from."""
+    oldest: float | None = None
+    """When the first example still waiting arrived, in seconds since 1970."""
+
+    def __add__(self, other: Pending) -> Pending:
+        return replace(
+            self,
+            examples=self.examples + other.examples,
+            weight=self.weight + other.weight,
+            evidence=self.evidence + other.evidence,
+            oldest=min((oldest for oldest in (self.oldest, other.oldest) if oldest is not None), default=None),
+        )
+
+
+@dataclass
+class Tally:
+    """Counts what waits. A segment only grows, so each of its lines is read once."""
+
+    counted: dict[Path, tuple[int, Pending]] = field(default_factory=dict)
+    """By segment: up to which byte, and what was found."""
+
+    def pending(self, home: Home, persona: str, domain: str) -> Pending:
+        directory, total = home.pending(persona, domain), Pending(persona, domain)
+        present = {directory / name for name in batches.pending_segments(home, persona, domain)}
+        for gone in [path for path in self.counted if path.parent == directory and path not in present]:
+            del self.counted[gone]
+        for path in sorted(present):
+            start, found = self.counted.get(path, (0, Pending(persona, domain)))
+            if path.stat().st_size > start:
+                start, found = _count(path, start, found)
+                self.counted[path] = start, found
+            total += found
+        return total
+
+
+def count(home: Home, persona: str, domain: str) -> Pending:
+    return Tally().pending(home, persona, domain)
+
+
+def _count(path: Path, start: int, found: Pending) -> tuple[int, Pending]:
+    end, examples, weight, evidence, oldest = start, found.examples, found.weight, found.evidence, found.oldest
+    for position, stored in segments.scan(path, start):
+        end = position
+        if stored.signal.teaches:
+            examples += 1
+            weight += stored.signal.weight
+            oldest = min(stored.received / 1000, oldest or stored.received / 1000)
+        else:
+            evidence += 1
+    return end, replace(found, examples=examples, weight=weight, evidence=evidence, oldest=oldest)
+
+
+def waiting_bytes(home: Home) -> int:
+    """Of all segments that are pending or queued."""
+    places = (home.pending(persona, domain) for persona, domain in home.domains())
+    return sum(path.stat().st_size for place in places for path in place.glob("*.jsonl"))

@@ -27,7 +27,7 @@ from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
 from genome.buffer import Buffer
 from genome.config import Config
-from genome.errors import GenomeError, Unavailable
+from genome.errors import GenomeError
 from genome.layout import Home
 from genome.service_manager import notify
 
@@ -106,7 +106,7 @@ class Supervisor:
         return next_try
 
     async def _watch_worker(self) -> None:
-        """Wakes what needs the worker whenever it begins to serve."""
+        """Wakes what needs the worker whenever it begins to serve. While it is away, gRPC waits for it."""
         while True:
             try:
                 async for serving in self.worker.watch():
@@ -114,9 +114,9 @@ class Supervisor:
                     if serving:
                         for name in ("planner", "gate", "deployer"):
                             self.alarms[name].ring()
-            except Unavailable:
-                pass
-            await anyio.sleep(self.config.daemon.backoff_seconds)
+            except GenomeError:
+                pass  # the connection ended; whoever needs the worker says so itself
+            await anyio.sleep(self.config.daemon.backoff_seconds)  # for one that answers, and refuses, at once
 
     async def _watch_files(self, watching: anyio.Event) -> None:
         """Wakes the loops whose files changed. The scans are the truth: a missed event costs time, never data."""

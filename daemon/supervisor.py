@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
-import watchfiles
 
-from daemon import host, worker_client
+from daemon import host, watcher, worker_client
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
@@ -28,14 +27,9 @@ from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
 from genome.buffer import Buffer
 from genome.config import Config
-from genome.errors import GenomeError, Unavailable
+from genome.errors import GenomeError
 from genome.layout import Home
 from genome.service_manager import notify
-
-WATCH_DEBOUNCE_MS, WATCH_STEP_MS = 10, 5
-"""watchfiles' defaults let a steady stream of files wait for over a second."""
-OWN_FILES = frozenset({"log.txt", "events.jsonl"})
-"""Written by the runner all the time; nobody waits for them."""
 
 
 class Loop(Protocol):
@@ -79,7 +73,7 @@ class Supervisor:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
         async with anyio.create_task_group() as group:
             watching = anyio.Event()
-            group.start_soon(self._watch_files, stop, watching)
+            group.start_soon(self._watch_files, watching)
             await watching.wait()
             group.start_soon(self._watch_worker)
             for loop in self.loops:
@@ -112,7 +106,7 @@ class Supervisor:
         return next_try
 
     async def _watch_worker(self) -> None:
-        """Wakes what needs the worker whenever it begins to serve."""
+        """Wakes what needs the worker whenever it begins to serve. While it is away, gRPC waits for it."""
         while True:
             try:
                 async for serving in self.worker.watch():
@@ -120,39 +114,19 @@ class Supervisor:
                     if serving:
                         for name in ("planner", "gate", "deployer"):
                             self.alarms[name].ring()
-            except Unavailable:
-                pass
-            await anyio.sleep(self.config.daemon.backoff_seconds)
+            except GenomeError:
+                pass  # the connection ended; whoever needs the worker says so itself
+            await anyio.sleep(self.config.daemon.backoff_seconds)  # for one that answers, and refuses, at once
 
-    async def _watch_files(self, stop: anyio.Event, watching: anyio.Event) -> None:
+    async def _watch_files(self, watching: anyio.Event) -> None:
         """Wakes the loops whose files changed. The scans are the truth: a missed event costs time, never data."""
-        roots = [self.home.buffer, self.home.jobs, self.home.adapters]
-        for root in roots:
-            await anyio.to_thread.run_sync(files.make_directory, root)
-        watching.set()
-        changes = watchfiles.awatch(
-            *roots,
-            watch_filter=lambda _, path: Path(path).name not in OWN_FILES and files.UNFINISHED not in path,
-            debounce=WATCH_DEBOUNCE_MS,
-            step=WATCH_STEP_MS,
-            stop_event=stop,
-            ignore_permission_denied=True,
-        )
-        async for changed in changes:
-            for name in set(self._woken_by(Path(path) for _, path in changed)):
-                self.alarms[name].ring()
-
-    def _woken_by(self, paths: Iterator[Path]) -> Iterator[str]:
-        for path in paths:
-            if path.is_relative_to(self.home.inbox) or path.parent == self.home.buffer:
-                yield "ingest"
-            elif path.is_relative_to(self.home.buffer):
-                yield "planner"
-            elif path.is_relative_to(self.home.jobs):
-                yield from ("runner", "gate", "planner")
-                self.runner.interrupt.ring()
-            else:
-                yield "deployer"
+        async with aclosing(watcher.changes(self.home, self.announcer)) as changes:
+            async for names in changes:
+                watching.set()
+                for name in names:
+                    self.alarms[name].ring()
+                if self.runner.name in names:
+                    self.runner.interrupt.ring()
 
 
 async def serve(home: Home, config: Config) -> None:

@@ -8,11 +8,13 @@ import signal as signals
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from genome import config, pending
 from genome.layout import Home
@@ -130,6 +132,21 @@ def test_a_worker_that_is_down_is_said_and_waited_for(start: Callable[[], Daemon
     assert status["daemon"]["trouble"]["planner"]["failures"] >= 1
     assert status["buffer"]["domains"][0]["queued"] == 30
     assert daemon.submit(line(99)).accepted == 1
+
+
+def test_a_worker_is_noticed_whenever_it_comes(start: Callable[[], Daemon], home: Home) -> None:
+    """The daemon waits for it without asking in turns; one that went away is waited for again."""
+    daemon = start()
+    events = daemon.events()
+    for _ in range(2):
+        server, healthy = grpc.server(ThreadPoolExecutor(2)), health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        server.add_insecure_port(f"unix:{home.worker_socket}")
+        server.start()
+        wait_for(events, "worker_serving")
+        healthy.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        wait_for(events, "worker_not_serving")
+        server.stop(None).wait()
 
 
 def test_killed_anywhere_it_goes_on(start: Callable[[], Daemon], home: Home, drop: Drop, correction: Drop) -> None:

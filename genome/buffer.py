@@ -98,7 +98,9 @@ class Buffer:
 
     def _load_segments(self, persona: str, domain: str) -> None:
         place = f"{persona}/{domain}"
-        for path in sorted(batches.all_segments(self.home, persona, domain), key=lambda path: batches.order(path.name)):
+        with files.locked(self.home.lock):  # nothing moves from one place to the next between looking at the two
+            found = batches.all_segments(self.home, persona, domain)
+        for path in sorted(found, key=lambda path: batches.order(path.name)):
             name, mark = path.name, self._marks.get(place)
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
@@ -171,16 +173,16 @@ class Buffer:
             refused.append(self._rejection(chunk.damage, chunk, offset, chunk.data, millis))
             return
         for raw in chunk.data.split(b"\n"):
-            try:
-                if len(raw) > limit:
-                    raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
-                if not offset:
-                    raw = raw.removeprefix(BYTE_ORDER_MARK)
-                accepted.append(Stored(line(raw, defaults), millis, Origin(file, name, offset, start)))
-            except InvalidInput as error:
-                text = raw.removesuffix(b"\r")
-                if text.strip():
-                    refused.append(self._rejection(str(error), chunk, offset, text, millis))
+            if raw:
+                text = raw if offset else raw.removeprefix(BYTE_ORDER_MARK)
+                try:
+                    if len(raw) > limit:
+                        raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
+                    accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start)))
+                except InvalidInput as error:
+                    text = text.removesuffix(b"\r")
+                    if text.strip():
+                        refused.append(self._rejection(str(error), chunk, offset, text, millis))
             offset += len(raw) + 1
 
     def _rejection(self, reason: str, chunk: Chunk, offset: int, raw: bytes, millis: int) -> Rejected:

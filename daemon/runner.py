@@ -66,8 +66,9 @@ class Runner:
                 await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
                 return
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
-        await anyio.to_thread.run_sync(result.write, directory.result_file)
+        # First: nobody comes back to a job that has a result, and checkpoints are large.
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
+        await anyio.to_thread.run_sync(result.write, directory.result_file)
         self.announcer.tell("trained", job=job.id, adapter=found.id, seconds=round(result.train_seconds, 1))
         self.gate.ring()
 

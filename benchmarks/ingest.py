@@ -31,7 +31,7 @@ from benchmarks import drops
 from benchmarks.measure import Report, arguments, in_turns, ms, seconds
 from genome.buffer import Buffer
 from genome.config import Intake
-from genome.intake import Chunk, Drop
+from genome.intake import Chunk, Drop, Taken
 from genome.layout import Home
 from genome.lines import Camel, Line, Reader
 from genome.v1 import learning_pb2 as pb
@@ -90,7 +90,7 @@ def committed(lines: list[bytes], size: int) -> float:
         chunks, offset = [], 0
         for batch in batches(lines, size):
             data = b"\n".join(batch) + b"\n"
-            chunks.append(Chunk(drop, offset, offset + len(data), data, 1))
+            chunks.append(Chunk(drop, Taken(offset, 0), Taken(offset + len(data), 0), data, 1))
             offset += len(data)
         buffer = Buffer(home, Intake())
         buffer.load()

@@ -49,8 +49,6 @@ class Ingest:
     """Why nothing is taken at the moment; empty: all is."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """By path."""
-    checks: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    """By file key: an offset, and the hash of what was before it, to know a file that was rewritten."""
     unreadable: set[Path] = field(default_factory=set)
     """Told already."""
 
@@ -97,32 +95,27 @@ class Ingest:
         self._report_unreadable(scan.unreadable)
         for gone in self.seen.keys() - present:
             del self.seen[gone]
-        self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
+        self._forget_gone()
         return min([*scan.later, *self._clear()], default=None)
 
     def _begin(self, drop: Drop) -> Reading:
         """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
-        path, offset = str(drop.path), self.buffer.offset(drop.key)
-        known = self.seen.get(path)
+        path, taken = str(drop.path), self.buffer.taken(drop.key)
+        known, offset = self.seen.get(path), taken.offset
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
         if offset and known is None:
             was = next((old for old, seen in self.seen.items() if seen.key == drop.key), None)
             if was is not None:
                 self._tell("file_renamed", path=path, was=was, taken=offset)
-        if offset and not drop.packed and (drop.size < offset or self._rewritten(drop, offset)):
+        if not drop.packed and (drop.size < offset or taken.check != intake.check(drop, offset)):
             self._tell(
                 "file_truncated" if drop.size < offset else "file_rewritten", path=path, size=drop.size, taken=offset,
                 hint="it is read from its beginning; lines that were taken before count as duplicates",
             )  # fmt: skip
-            self.buffer.begin_again(drop.key)
-            offset = 0
+            self.buffer.forget([drop.key])
         settled = time.time() - drop.changed >= self.config.intake.settle_seconds
-        return Reading(drop, offset, settled, self.config.intake.max_line_bytes)
-
-    def _rewritten(self, drop: Drop, offset: int) -> bool:
-        known = self.checks.get(drop.key)
-        return known is not None and known[0] == offset and known[1] != intake.check(drop, offset)
+        return Reading(drop, self.buffer.taken(drop.key), settled, self.config.intake.max_line_bytes)
 
     def _commit(self, chunks: list[Chunk], readings: list[Reading]) -> None:
         """Makes chunks durable, then remembers how far the files they come from were taken."""
@@ -130,8 +123,6 @@ class Ingest:
         for reading in readings:
             drop, taken = reading.drop, not reading.waits and reading.ended
             self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
-            if not drop.packed and reading.offset:
-                self.checks[drop.key] = (reading.offset, intake.check(drop, reading.offset))
         if receipt != Receipt():
             self.duplicates += receipt.duplicates
             self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
@@ -155,9 +146,14 @@ class Ingest:
                 clear.append((path, seen))
         if clear:
             files.remove_all(Path(path) for path, _ in clear)
-            for path, seen in clear:
+            for path, _ in clear:
                 del self.seen[path]
-                self.checks.pop(seen.key, None)
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Of files that left the drop zone nothing is remembered: another one may get their inode."""
+        present = {seen.key for seen in self.seen.values()}
+        self.buffer.forget([known for known in self.buffer.progress if known not in present])
 
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:

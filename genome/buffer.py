@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from genome import batches, files, intake, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
-from genome.intake import BYTE_ORDER_MARK, Chunk
+from genome.intake import BYTE_ORDER_MARK, NOTHING, Chunk, Taken
 from genome.layout import Home
 from genome.ledger import Ledger, Mark, Marks, key
 from genome.lines import Line, Reader
@@ -62,7 +62,7 @@ class Buffer:
     home: Home
     limits: Intake
     ledger: Ledger = field(init=False)
-    offsets: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, Taken] = field(default_factory=dict)
     """By file key: where reading goes on. Files that left the inbox are forgotten."""
     _refused: set[tuple[str, int, int]] = field(default_factory=set)
     """Of chunks that may be read again, so that no line is refused twice."""
@@ -87,7 +87,7 @@ class Buffer:
         """
         self._close()
         self.ledger.open()
-        self.offsets = dict(self.ledger.marks.offsets)
+        self.progress = {known: Taken(*taken) for known, taken in self.ledger.marks.taken.items()}
         self._marks = dict(self.ledger.marks.domains)
         self._rejected_mark, self._refused = self.ledger.marks.rejected, set(self.ledger.marks.refused)
         for persona, domain in self.home.domains():
@@ -127,17 +127,13 @@ class Buffer:
                 self._saw(line.origin)
             self._rejected_mark = Mark(segment=path.name, bytes=end)
 
-    def offset(self, file_key: str) -> int:
-        return self.offsets.get(file_key, 0)
+    def taken(self, file_key: str) -> Taken:
+        return self.progress.get(file_key, NOTHING)
 
-    def begin_again(self, file_key: str) -> None:
-        """The file was truncated or rewritten: all of it is read. What was in it before is known by its id."""
-        self.offsets[file_key] = 0
-
-    def keep_offsets(self, file_keys: set[str]) -> None:
-        """Forgets the files that left the drop zone: all but ``file_keys``."""
-        if len(self.offsets) > len(file_keys):
-            self.offsets = {known: offset for known, offset in self.offsets.items() if known in file_keys}
+    def forget(self, file_keys: Iterable[str]) -> None:
+        """Files that left the drop zone, or are to be read again: what they held is known by its id."""
+        for file_key in file_keys:
+            self.progress.pop(file_key, None)
 
     def commit(self, chunks: Sequence[Chunk], now: float) -> Receipt:
         """Stores the lines of chunks, accepted and refused, durably; then moves the offsets."""
@@ -149,7 +145,7 @@ class Buffer:
                 self._read(chunk, millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)
             for chunk in chunks:
-                self.offsets[chunk.drop.key] = chunk.end
+                self.progress[chunk.drop.key] = chunk.end
             self._flush_if_full()
             return receipt
 
@@ -166,8 +162,8 @@ class Buffer:
 
     def _read(self, chunk: Chunk, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
         """Appends what becomes of every line of ``chunk`` to one of the lists."""
-        drop, offset, limit = chunk.drop, chunk.start, self.limits.max_line_bytes
-        file, name, start, line = drop.key, drop.path.name, chunk.start, self._reader.line
+        drop, limit, line = chunk.drop, self.limits.max_line_bytes, self._reader.line
+        file, name, (start, check), offset = drop.key, drop.path.name, chunk.start, chunk.start.offset
         defaults = self.defaults(millis, drop.persona, drop.domain)
         if chunk.damage:
             refused.append(self._rejection(chunk.damage, chunk, offset, chunk.data, millis))
@@ -178,7 +174,7 @@ class Buffer:
                 try:
                     if len(raw) > limit:
                         raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
-                    accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start)))
+                    accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start, check)))
                 except InvalidInput as error:
                     text = text.removesuffix(b"\r")
                     if text.strip():
@@ -186,9 +182,10 @@ class Buffer:
             offset += len(raw) + 1
 
     def _rejection(self, reason: str, chunk: Chunk, offset: int, raw: bytes, millis: int) -> Rejected:
-        first = chunk.line or intake.line_number(chunk.drop, chunk.start)
-        number = first + chunk.data[: offset - chunk.start].count(b"\n")
-        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, chunk.start)
+        start, check = chunk.start
+        first = chunk.line or intake.line_number(chunk.drop, start)
+        number = first + chunk.data[: offset - start].count(b"\n")
+        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, start, check)
         return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
@@ -250,10 +247,10 @@ class Buffer:
 
     def _flush_if_full(self) -> None:
         if self.ledger.full:
-            self._refused = {seen for seen in self._refused if seen[1] >= self.offset(seen[0])}
+            self._refused = {seen for seen in self._refused if seen[1] >= self.taken(seen[0]).offset}
             refused = tuple(sorted(self._refused))
             self.ledger.flush(
-                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, offsets=self.offsets)
+                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, taken=self.progress)
             )
 
     def _check_room(self) -> None:
@@ -275,7 +272,8 @@ class Buffer:
             )
 
     def _saw(self, origin: Origin) -> None:
-        self.offsets[origin.file] = max(self.offsets.get(origin.file, 0), origin.chunk)
+        if origin.chunk >= self.taken(origin.file).offset:
+            self.progress[origin.file] = Taken(origin.chunk, origin.check)
 
     def _close(self) -> None:
         for appender in self._appenders.values():

@@ -1,8 +1,9 @@
 """From the drop zone to lines: which files are taken, how far they were read, what each line's place tells.
 
 A file is known by device, inode and a hash of its first line, so a rename changes nothing and a replacement is seen.
-Plain files may grow for weeks; compressed ones (`.jsonl.gz`, `.jsonl.zst`) are moved in whole, and their offsets count
-what is inside.
+Inodes are given again and first lines repeat, so an offset goes with a hash of what lies before it, and is believed
+only where that still agrees. Plain files may grow for weeks; compressed ones (`.jsonl.gz`, `.jsonl.zst`) are moved in
+whole, are known by a hash of all they hold, and their offsets count what is inside.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 import zstandard
@@ -25,7 +26,7 @@ from genome.layout import NAME, Home
 
 CHUNK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 12
-CHECK_BYTES = 64
+CHECK_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PLAIN, PACKED = ".jsonl", (".jsonl.gz", ".jsonl.zst")
 PACKED_BYTES = 1 << 14
@@ -41,7 +42,7 @@ class Drop:
 
     path: Path
     key: str
-    """``<device>-<inode>-<hash of the first line>``; of a compressed file, of its first bytes."""
+    """``<device>-<inode>-<hash of the first line>``; of a compressed file, of all of it."""
     stamp: Stamp
     persona: str
     domain: str
@@ -61,14 +62,24 @@ class Drop:
         return self.path.name.endswith(PACKED)
 
 
+class Taken(NamedTuple):
+    """How far a file was read."""
+
+    offset: int
+    check: int
+    """`check` of that offset: what lies before it, hashed."""
+
+
+NOTHING = Taken(0, 0)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive whole lines of one file, committed together."""
 
     drop: Drop
-    start: int
-    end: int
-    """Offset after the last byte taken."""
+    start: Taken
+    end: Taken
     data: bytes
     """What lies between; of one line that is over the limit, its beginning."""
     line: int | None = None
@@ -79,10 +90,10 @@ class Chunk:
 
 @dataclass
 class Reading:
-    """One pass over what a file holds beyond ``offset``."""
+    """One pass over what a file holds beyond what was ``taken``."""
 
     drop: Drop
-    offset: int
+    taken: Taken
     settled: bool
     """The file was still for long enough: its last line is whole though it has no newline."""
     max_line_bytes: int
@@ -91,16 +102,16 @@ class Reading:
     ended: bool = False
     """Whether the file's end was reached."""
     lines: int | None = field(init=False)
-    """Before ``offset``; None: not counted."""
+    """Before what is read next; None: not counted."""
 
     def __post_init__(self) -> None:
-        self.lines = 0 if self.offset == 0 else None
+        self.lines = 0 if self.taken.offset == 0 else None
 
     def chunks(self) -> Iterator[Chunk]:
         """Whole lines, about 4 MiB of them at a time. Of one over the limit only the beginning is kept."""
         rest, passed = b"", 0  # of the line under way: what is kept, and how much more was read
         try:
-            for block in _blocks(self.drop, self.offset):
+            for block in _blocks(self.drop, self.taken.offset):
                 if passed:
                     newline = block.find(b"\n") + 1
                     if not newline:
@@ -130,10 +141,11 @@ class Reading:
 
     def _chunk(self, data: bytes, length: int, damage: str = "") -> Chunk:
         first = None if self.lines is None else self.lines + 1
-        made = Chunk(self.drop, self.offset, self.offset + length, data, first, damage)
+        end = self.taken.offset + length
+        made = Chunk(self.drop, self.taken, Taken(end, check(self.drop, end)), data, first, damage)
         if self.lines is not None:
             self.lines += max(1, data.count(b"\n"))
-        self.offset += length
+        self.taken = made.end
         return made
 
 
@@ -186,13 +198,13 @@ def line_number(drop: Drop, offset: int) -> int:
     return number
 
 
-def check(drop: Drop, offset: int) -> int | None:
-    """A hash of the bytes before ``offset``: another one says that the file was rewritten. None for compressed ones."""
+def check(drop: Drop, offset: int) -> int:
+    """A hash of up to 4 KiB before ``offset``: another one says that the file was rewritten. 0 for compressed ones."""
     if drop.packed or offset == 0:
-        return None
+        return 0
     with _opened(drop) as stream:
         start = max(0, offset - CHECK_BYTES)
-        return None if stream is None else xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start))
+        return 0 if stream is None else xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start)) >> 1
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -289,9 +301,13 @@ def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
 
 
 def _key(descriptor: int, status: os.stat_result, packed: bool) -> str:
-    head = os.pread(descriptor, HEAD_BYTES, 0)
-    named = head if packed else head.split(b"\n", 1)[0]
-    return f"{status.st_dev:x}-{status.st_ino:x}-{hashlib.sha256(named).hexdigest()[:12]}"
+    if packed:
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        digest = hashlib.sha256(os.pread(descriptor, HEAD_BYTES, 0).split(b"\n", 1)[0])
+    return f"{status.st_dev:x}-{status.st_ino:x}-{digest.hexdigest()[:12]}"
 
 
 def _stamp(status: os.stat_result) -> Stamp:

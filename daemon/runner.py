@@ -49,8 +49,9 @@ class Runner:
     def _next(self) -> JobDirectory | None:
         if self.home.paused.exists():
             return None
-        waiting = (directory for directory in jobs.active(self.home) if directory.state() in ("waiting", "training"))
-        return next(waiting, None)
+        with files.locked(self.home.lock):  # the gate moves ended ones away
+            waiting = (found for found in jobs.active(self.home) if found.state() in ("waiting", "training"))
+            return next(waiting, None)
 
     async def _run(self, directory: JobDirectory) -> None:
         job = await anyio.to_thread.run_sync(directory.job)

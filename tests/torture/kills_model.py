@@ -13,7 +13,7 @@ from typing import Any
 from kills_load import PAIRS, Injected, number_of
 from kills_trainer import MODULE, factors
 
-from genome import adapters, batches, jobs, lora, registry, segments
+from genome import adapters, batches, jobs, lora, pending, registry, segments
 from genome.batches import Batch
 from genome.errors import GenomeError
 from genome.files import UNFINISHED
@@ -38,9 +38,7 @@ def _waiting(home: Home, threshold: int) -> str:
     if queued := batches.all_queued(home):
         return f"{queued[0].id} is queued"
     for persona, domain in PAIRS:
-        names = batches.pending_segments(home, persona, domain)
-        signals = segments.read_all(home.pending(persona, domain) / name for name in names)
-        if (count := sum(signal.teaches for signal in signals)) >= threshold:
+        if (count := pending.count(home, persona, domain).examples) >= threshold:
             return f"{count} examples of {persona}/{domain} are pending"
     return ""
 

@@ -31,8 +31,26 @@ def sync(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+_owed: set[Path] = set()
+"""Directories whose sync failed after something was done in them. What was done can be seen, so whoever tries again
+finds it done: nothing more is promised before they are synced."""
+
+
 def sync_directory(directory: Path) -> None:
-    """Makes renames, creations and removals in ``directory`` durable."""
+    """Makes renames, creations and removals in ``directory`` durable, and those whose sync failed before."""
+    for owed in list(_owed - {directory}):
+        with suppress(FileNotFoundError):
+            _sync_directory(owed)
+        _owed.discard(owed)
+    try:
+        _sync_directory(directory)
+    except OSError:
+        _owed.add(directory)
+        raise
+    _owed.discard(directory)
+
+
+def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -57,15 +75,12 @@ def append(path: Path, data: bytes) -> None:
 
     After an error the file may hold some of them: only reading it again tells.
     """
-    new = not path.exists()
     with _room(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lines(path)
         try:
             _append(descriptor, data)
         finally:
             os.close(descriptor)
-        if new:
-            sync_directory(path.parent)
 
 
 class Appender:
@@ -74,10 +89,7 @@ class Appender:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _room(path):
-            new = not path.exists()
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            if new:
-                sync_directory(path.parent)
+            self._descriptor = _open_lines(path)
 
     @property
     def sealed(self) -> bool:
@@ -244,6 +256,18 @@ def _write_aside(path: Path, data: bytes) -> Path:
         finally:
             os.close(descriptor)
     return aside
+
+
+def _open_lines(path: Path) -> int:
+    """Opens an append-only file. Its name is durable before it holds a line, also if whoever made it got no further."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            sync_directory(path.parent)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _append(descriptor: int, data: bytes) -> int:

@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -186,6 +186,30 @@ def sync_tree(directory: Path) -> None:
             finally:
                 os.close(descriptor)
         sync_directory(Path(folder))
+
+
+def sync_found(root: Path, passed_over: Collection[Path] = ()) -> None:
+    """Syncs all that lies below ``root``: what a process wrote that was killed can be read, and is not durable by that.
+
+    Whoever starts calls it before believing what it finds. Only files and directories are touched; a home of 10,000
+    files that are synced already takes half a second.
+    """
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if Path(folder, name) not in passed_over]
+        for path in (*(os.path.join(folder, name) for name in names), folder):
+            with suppress(FileNotFoundError):  # another process removes what it made aside
+                mode = os.lstat(path).st_mode
+                if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync(descriptor)  # once for all of it where fsync stops at the drive's cache
+    finally:
+        os.close(descriptor)
 
 
 def move(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
 from genome import adapters, files, jobs, lora
 from genome.config import Config
-from genome.errors import GenomeError
+from genome.errors import GenomeError, InvalidAdapter
 from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
@@ -62,7 +62,7 @@ class Runner:
                 return
             try:
                 found = await anyio.to_thread.run_sync(self._install, directory, job)
-            except GenomeError as error:
+            except InvalidAdapter as error:  # a full disk is no fault of the adapter: that is tried again
                 await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
                 return
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
@@ -92,6 +92,8 @@ class Runner:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(directory.record, Event(event="stopped"))
                 raise
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group  # a full disk is told as one, not as a group of one
         return status
 
     async def _listen(self, directory: JobDirectory, child: process.Child) -> None:

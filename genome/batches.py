@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from genome import files, segments
@@ -114,8 +115,11 @@ def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
 
 
 def sealed_segments(home: Home, persona: str, domain: str) -> set[str]:
-    """Names in pending/ that a queued batch has taken. Those of ended batches lie with them (see `settle`)."""
-    return {name for batch in queued(home, persona, domain) for name in batch.segments}
+    """Names a batch has taken: one that is queued, or one that ended, which its segments may not have followed yet."""
+    taken = {name for batch in queued(home, persona, domain) for name in batch.segments}
+    for place in (home.archive(persona, domain), home.set_aside(persona, domain)):
+        taken.update(*(_segments_of(path) for path in place.glob("batch-*/batch.json")))
+    return taken
 
 
 def segment_names(home: Home, persona: str, domain: str, day: str) -> set[str]:
@@ -205,6 +209,12 @@ def _segment(home: Home, batch: Batch, name: str) -> Path:
         if path.exists():
             return path
     return home.pending(batch.persona, batch.domain) / name
+
+
+@cache
+def _segments_of(path: Path) -> tuple[str, ...]:
+    """Of an ended batch, which never changes any more."""
+    return Batch.read(path).segments
 
 
 def _read_all(place: Path) -> list[Batch]:

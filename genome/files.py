@@ -269,7 +269,10 @@ def _write_aside(path: Path, data: bytes) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
     with _room(path):
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # Anew: where an earlier `create` could not unlink it, it is the finished file under a second name.
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _write_all(descriptor, data)
             sync(descriptor)

@@ -37,6 +37,22 @@ def test_a_number_is_taken_by_one_writer_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["000001.json"]
 
 
+def test_a_number_that_is_taken_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the name it was written under could not be removed, and is the same file still."""
+    path, unlink = tmp_path / "000001.json", os.unlink
+
+    def fails_once_it_is_linked(name: Path) -> None:
+        if path.exists():
+            raise OSError(5, "Input/output error")
+        unlink(name)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(files.os, "unlink", fails_once_it_is_linked)
+        files.create(path, b"first")
+    assert not files.create(path, b"second")
+    assert path.read_bytes() == b"first"
+
+
 def test_a_failed_sync_is_never_taken_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An append whose fsync fails raises, and leaves the file as it was."""
     path = tmp_path / "segment.jsonl"

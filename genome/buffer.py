@@ -141,8 +141,10 @@ class Buffer:
             millis = int(now * 1000)
             accepted: list[Stored] = []
             refused: list[Rejected] = []
+            begins: dict[str, Taken] = {}
             for chunk in chunks:
-                self._read(chunk, millis, accepted, refused)
+                begin = begins.setdefault(chunk.drop.key, chunk.start)
+                self._read(chunk, begin, millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)
             for chunk in chunks:
                 self.progress[chunk.drop.key] = chunk.end
@@ -160,13 +162,13 @@ class Buffer:
         """What a line need not say, where its place says ``persona`` and ``domain``."""
         return Defaults(millis, persona or self.limits.default_persona, domain or self.limits.default_domain)
 
-    def _read(self, chunk: Chunk, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
-        """Appends what becomes of every line of ``chunk`` to one of the lists."""
+    def _read(self, chunk: Chunk, begin: Taken, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
+        """Appends what becomes of every line of ``chunk`` to one of the lists. ``begin``: of its file's first chunk."""
         drop, limit, line = chunk.drop, self.limits.max_line_bytes, self._reader.line
-        file, name, (start, check), offset = drop.key, drop.path.name, chunk.start, chunk.start.offset
+        file, name, (start, check), offset = drop.key, drop.path.name, begin, chunk.start.offset
         defaults = self.defaults(millis, drop.persona, drop.domain)
         if chunk.damage:
-            refused.append(self._rejection(chunk.damage, chunk, offset, chunk.data, millis))
+            refused.append(self._rejection(chunk.damage, chunk, begin, offset, chunk.data, millis))
             return
         for raw in chunk.data.split(b"\n"):
             if raw:
@@ -178,14 +180,14 @@ class Buffer:
                 except InvalidInput as error:
                     text = text.removesuffix(b"\r")
                     if text.strip():
-                        refused.append(self._rejection(str(error), chunk, offset, text, millis))
+                        refused.append(self._rejection(str(error), chunk, begin, offset, text, millis))
             offset += len(raw) + 1
 
-    def _rejection(self, reason: str, chunk: Chunk, offset: int, raw: bytes, millis: int) -> Rejected:
-        start, check = chunk.start
+    def _rejection(self, reason: str, chunk: Chunk, begin: Taken, offset: int, raw: bytes, millis: int) -> Rejected:
+        start = chunk.start.offset
         first = chunk.line or intake.line_number(chunk.drop, start)
         number = first + chunk.data[: offset - start].count(b"\n")
-        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, start, check)
+        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, *begin)
         return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:

@@ -168,7 +168,7 @@ def drops(home: Home, scan: Scan) -> Iterator[Drop]:
     for folder, persona, domain in _folders(home):
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
+        except (FileNotFoundError, PermissionError):
             continue
         for entry in entries:
             if entry.name.endswith((PLAIN, *PACKED)) and not entry.name.startswith("."):
@@ -272,7 +272,7 @@ def _folders(home: Home) -> Iterator[tuple[Path, str, str]]:
 def _named_folders(parent: Path) -> list[Path]:
     try:
         entries = [entry for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return []
     return sorted(Path(entry.path) for entry in entries if NAME.fullmatch(entry.name))
 

@@ -11,14 +11,16 @@ from fixed import NOW
 
 from genome import batches, files
 from genome.buffer import Buffer
+from genome.config import Intake
 from genome.layout import Home
+from genome.lines import from_signal
 
 
 def test_segments_that_could_not_follow_their_batch_are_not_pending_again(
     home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where moving them fails they are taken all the same, so no second batch trains them; the next try moves them."""
-    Buffer(home, "", "general", 1 << 20).accept([signal(i) for i in range(10)], NOW)
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(10)], NOW)
     policy = batches.HeldOutPolicy(0.3, 150)
     batch = batches.form(home, "helper", "git", "test", NOW, policy)
     assert batch is not None

@@ -113,7 +113,7 @@ class Buffer:
             self._flush_if_full()
 
     def _load_rejected(self) -> None:
-        for path in sorted(self.home.rejected.glob("*.jsonl")) if self.home.rejected.is_dir() else []:
+        for path in rejected.days(self.home):
             mark = self._rejected_mark
             if mark is not None and path.name < mark.segment:
                 continue

@@ -113,6 +113,16 @@ def is_sealed(path: Path) -> bool:
     return not os.stat(path).st_mode & stat.S_IWUSR
 
 
+def cut_torn_line(path: Path) -> None:
+    """Removes what follows the last newline of an append-only file, durably: it was never acknowledged."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _cut_torn_line(descriptor)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def put(path: Path, data: bytes) -> None:
     """Writes a file inside an unfinished directory, which is synced with all that is in it."""
     with _room(path):
@@ -258,6 +268,17 @@ def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process, or another part of this one, holds that lock."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path, wait=False):
+            return False
+    except Busy:
+        return True
 
 
 def _write_aside(path: Path, data: bytes) -> Path:

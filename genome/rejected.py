@@ -44,8 +44,13 @@ def encode(lines: Iterable[Rejected]) -> bytes:
     return _ENCODER.encode_lines(lines)
 
 
+def days(home: Home) -> list[Path]:
+    """The files of refused lines, oldest first."""
+    return sorted(home.rejected.glob("[0-9]*.jsonl")) if home.rejected.is_dir() else []
+
+
 def read(home: Home) -> Iterator[Rejected]:
-    for path in sorted(home.rejected.glob("*.jsonl")) if home.rejected.is_dir() else []:
+    for path in days(home):
         yield from (rejected for _, rejected in scan(path, 0))
 
 

@@ -69,6 +69,25 @@ def scan(path: Path, start: int = 0) -> Iterator[tuple[int, Stored]]:
             raise _damaged(path, end - len(line), str(error)) from error
 
 
+def examine(path: Path, thoroughly: bool) -> Iterator[tuple[int, Stored | str]]:
+    """(offset of its end, record or why it cannot be read) of every whole line, for whoever looks for damage.
+
+    ``thoroughly``: by the model of record too, which training reads with.
+    """
+    end = 0
+    for line in _whole_lines(path, 0):
+        end += len(line)
+        try:
+            stored = _DECODER.decode(line)
+            if thoroughly:
+                _Record.model_validate_json(line)
+            yield end, stored if stored.signal.id else "it has no id"
+        except ValidationError as error:
+            yield end, error.errors()[0]["msg"]
+        except ValueError as error:
+            yield end, str(error)
+
+
 def scan_all(paths: Iterable[Path]) -> Iterator[Stored]:
     for path in paths:
         for _, stored in scan(path):

@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from daemon import cli
-from genome import batches, config, intake, jobs, pending
+from genome import batches, config, files, intake, jobs, pending
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
@@ -153,3 +153,30 @@ def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, dro
     Buffer(filled, Intake()).commit(list(Reading(found, 0, True, 1 << 20).chunks()), NOW)
     assert "drop.jsonl:1: not JSON" in genome("buffer", "rejected")[1]
     assert batches.queued(filled, "helper", "git") == []
+
+
+def test_fsck_says_what_is_wrong_and_mends_it(genome: Callable[..., Any], filled: Home) -> None:
+    """0 for a whole home; 8 with one line a problem; 10 once all is repaired, then 0 again."""
+    assert genome("fsck") == (0, "30 signals accepted = 30 pending + 0 queued + 0 archived + 0 set aside + "
+                                 "0 superseded + 0 evidence\n0 lines rejected\nthe home is whole\n", "")  # fmt: skip
+    left = filled.jobs / ".unfinished-x"
+    left.mkdir()
+    code, out, _ = genome("fsck")
+    assert code == 8 and f"{left}: is half-made" in out and out.splitlines()[-1].endswith("genome fsck --repair")
+    assert json.loads(genome("fsck", "--json")[1])["problems"][0]["repairable"]
+    assert genome("fsck", "--repair")[0] == 10 and not left.exists()
+    assert genome("fsck", "--quick")[0] == 0
+
+
+def test_fsck_repairs_nothing_beside_a_daemon(genome: Callable[..., Any], filled: Home) -> None:
+    """Exit 6, naming who holds the home."""
+    with files.locked(filled.daemon_lock, "the daemon with process id 7"):
+        code, _, error = genome("fsck", "--repair")
+    assert code == 6 and "process id 7" in error
+
+
+def test_damage_that_cannot_be_mended_ends_with_8(genome: Callable[..., Any], filled: Home) -> None:
+    """Also after --repair."""
+    segment = next(filled.pending("helper", "git").glob("*.jsonl"))
+    segment.write_bytes(b"x" + segment.read_bytes())
+    assert genome("fsck", "--repair")[0] == 8 and "cannot be read" in genome("fsck")[1]

@@ -187,7 +187,8 @@ class Buffer:
         first = chunk.line or intake.line_number(chunk.drop, chunk.start)
         number = first + chunk.data[: offset - chunk.start].count(b"\n")
         origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, chunk.start)
-        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
+        whole = not chunk.damage and len(chunk.data) == chunk.end - chunk.start
+        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis, whole)
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
         if not self._loaded:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from genome import rejected
 from genome.checks.problems import BACKUP, Problem, View, rubbish, torn
 from genome.files import UNFINISHED
-from genome.rejected import Rejected
+from genome.rejected import Rejected, Retried
+
+T = TypeVar("T")
 
 
 def check(view: View) -> Iterator[Problem]:
@@ -25,25 +28,29 @@ def check(view: View) -> Iterator[Problem]:
 
 
 def check_rejected(view: View) -> tuple[list[Problem], int]:
-    """And how many lines were refused."""
+    """And how many lines are refused."""
     problems: list[Problem] = []
-    refused = 0
-    for path in rejected.days(view.home):
-        end = 0
-        with path.open("rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                try:
-                    _ = msgspec.json.decode(line, type=Rejected).raw_bytes
-                    refused += 1
-                except ValueError as error:
-                    what = f"the line that ends at byte {end} cannot be read: {error}"
-                    problems.append(Problem(path, what, f"Mend or remove it. {BACKUP}"))
-        if not view.live and path.stat().st_size > end:
-            problems.append(torn(path))
-    return problems, refused
+    gone = {line.identity for line in _lines(view, view.home.retried, Retried, problems)}
+    refused = (line for path in rejected.days(view.home) for line in _lines(view, path, Rejected, problems))
+    return problems, sum(line.identity not in gone for line in refused)
+
+
+def _lines(view: View, path: Path, kind: type[T], problems: list[Problem]) -> Iterator[T]:
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                if not view.live:  # else the daemon may be writing it
+                    problems.append(torn(path))
+                return
+            end += len(line)
+            try:
+                yield msgspec.json.decode(line, type=kind)
+            except ValueError as error:
+                what = f"the line that ends at byte {end} cannot be read: {error}"
+                problems.append(Problem(path, what, f"Mend or remove it. {BACKUP}"))
 
 
 def _everything(view: View) -> Iterator[Path]:
@@ -56,3 +63,4 @@ def _everything(view: View) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if here / name not in left_alone)
         yield from (here / name for name in (*folders, *sorted(names)))
         folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+    yield from sorted(home.inbox.rglob(f"{UNFINISHED}retry-*"))  # ours; all else there is the user's

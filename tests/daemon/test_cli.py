@@ -180,3 +180,16 @@ def test_damage_that_cannot_be_mended_ends_with_8(genome: Callable[..., Any], fi
     segment = next(filled.pending("helper", "git").glob("*.jsonl"))
     segment.write_bytes(b"x" + segment.read_bytes())
     assert genome("fsck", "--repair")[0] == 8 and "cannot be read" in genome("fsck")[1]
+
+
+def test_refused_lines_are_tried_again(genome: Callable[..., Any], filled: Home, drop: Any, correction: Any) -> None:
+    """--retry puts those that can be read by now into the inbox, and says why the others stay."""
+    drop(correction(0, personaId=None), b"nope")
+    found = next(intake.drops(filled, Scan(NOW, 0)))
+    Buffer(filled, Intake()).commit(list(Reading(found, 0, True, 1 << 20).chunks()), NOW)
+    assert json.loads(genome("buffer", "rejected", "--retry", "--json")[1])["retried"] == 0
+    filled.config.write_text(f"{filled.config.read_text()}\n[intake]\ndefault_persona = 'helper'\n")
+    code, out, _ = genome("buffer", "rejected", "--retry")
+    assert code == 0 and "1 lines were given to the inbox again, 1 stay rejected" in out
+    assert "nope" not in out and len(list((filled.inbox / "helper" / "git").iterdir())) == 1
+    assert "1 rejected lines" in genome("buffer", "rejected")[1]

@@ -103,7 +103,7 @@ class Buffer:
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
             start = end = mark.bytes if mark is not None and name == mark.segment else 0
-            files.sync_file(path)
+            segments.sync(path)
             for position, stored in segments.scan(path, start):
                 end = position
                 self.ledger.add([key(stored.signal.id)])

@@ -133,16 +133,16 @@ def put(path: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Puts a whole file in place of whatever is there, durably and in one step."""
-    aside = _write_aside(path, data)
+def write(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Puts a whole file in place of whatever is there, durably and in one step. ``data``: or blocks of it."""
+    aside = _write_aside(path, [data] if isinstance(data, bytes) else data)
     os.replace(aside, path)
     sync_directory(path.parent)
 
 
 def create(path: Path, data: bytes) -> bool:
     """Puts a whole file in place if nothing is there; False if something is. In one step, also between processes."""
-    aside = _write_aside(path, data)
+    aside = _write_aside(path, [data])
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -281,13 +281,14 @@ def is_held(path: Path) -> bool:
         return True
 
 
-def _write_aside(path: Path, data: bytes) -> Path:
+def _write_aside(path: Path, blocks: Iterable[bytes]) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
     with _room(path):
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(descriptor, data)
+            for block in blocks:
+                _write_all(descriptor, block)
             sync(descriptor)
         except OSError:
             with suppress(OSError):

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from genome import files
+from genome import files, segments
 from genome.batches import Batch
 from genome.checks import contents, keys
 from genome.checks.contents import Contents, Place
-from genome.checks.problems import ASK, BACKUP, Problem, View, parsed
+from genome.checks.problems import ASK, BACKUP, Problem, View, parsed, rubbish
 from genome.ledger import Mark
 
 SEGMENT = re.compile(r"\d{4}-\d\d-\d\d-\d{3,}\.jsonl")
@@ -102,12 +102,12 @@ def _batch(view: View, found: Domain, state: str, directory: Path, batch: Batch)
         pending, beside = view.home.pending(found.persona, found.domain) / name, directory / name
         path = pending if state == "queued" else beside
         if state != "queued" and pending.exists():
-            if beside.exists():
+            if segments.exists(beside):
                 problems.append(Problem(pending, f"lies beside {batch.id} as well", f"One is a copy. {BACKUP}"))
             else:
                 yield Problem(pending, f"was left behind by {batch.id}", ASK, partial(files.move, pending, beside))
                 path = pending
-        if not path.exists():
+        if not segments.exists(path):
             problems.append(Problem(path, f"is missing; {batch.id} names it", f"Its signals are lost. {BACKUP}"))
         elif path not in found.taken:  # else another batch names it, which was said
             made = contents.read(view, path, state, found.place, digest)
@@ -117,7 +117,12 @@ def _batch(view: View, found: Domain, state: str, directory: Path, batch: Batch)
             problems += made.problems
     yield from problems
     if not problems and len(held) == len(batch.segments):
-        yield from _agrees(directory / "batch.json", batch, held, digest.hexdigest())
+        disagrees = list(_agrees(directory / "batch.json", batch, held, digest.hexdigest()))
+        yield from disagrees
+        # What the plain file holds is all there, so the other is what a crash left of compressing it.
+        for made in held if not disagrees else []:
+            if made.path.exists() and segments.packed(made.path).exists() and not view.live:
+                yield rubbish(segments.packed(made.path), "lies beside the segment it was made of")
 
 
 def _agrees(record: Path, batch: Batch, held: list[Contents], digest: str) -> Iterator[Problem]:
@@ -138,7 +143,8 @@ def _agrees(record: Path, batch: Batch, held: list[Contents], digest: str) -> It
 
 def _rest(view: View, found: Domain, state: str, place: Path) -> Iterator[Problem]:
     """Segments that no batch names."""
-    for path in sorted(place.glob("*.jsonl" if state == "pending" else "**/*.jsonl")) if place.is_dir() else []:
+    inside = sorted(place.glob("*/")) if state != "pending" else []
+    for path in (path for directory in [place, *inside] for path in segments.listed(directory)):
         if path in found.taken:
             continue
         if not SEGMENT.fullmatch(path.name):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import whole_home
 from fixed import NOW
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -193,3 +194,18 @@ def test_refused_lines_are_tried_again(genome: Callable[..., Any], filled: Home,
     assert code == 0 and "1 lines were given to the inbox again, 1 stay rejected" in out
     assert "nope" not in out and len(list((filled.inbox / "helper" / "git").iterdir())) == 1
     assert "1 rejected lines" in genome("buffer", "rejected")[1]
+
+
+def test_prune_says_what_it_would_do_and_does_it(
+    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Any, drop: Any, monkeypatch: Any
+) -> None:
+    """--dry-run touches nothing; what it named is then done, once, and the home is whole."""
+    config.init(home, str(shipped_base))
+    whole_home.make(home, signal, drop, monkeypatch)
+    code, out, _ = genome("prune", "--dry-run", "--json")
+    would = json.loads(out)["acts"]
+    assert code == 0 and {act["act"] for act in would} == {"remove", "compress"}
+    assert all(Path(act["path"]).exists() for act in would)
+    assert json.loads(genome("prune", "--json")[1])["acts"] == would
+    assert not any(Path(act["path"]).exists() for act in would)
+    assert genome("prune")[1] == "there is nothing to do\n" and genome("fsck")[0] == 0

@@ -68,12 +68,13 @@ def _look(view: View) -> Report:
     domains = [Domain(*names, marks.domains.get("/".join(names))) for names in view.home.domains()]
     for domain in domains:
         problems += batches.check(view, domain)
-    problems += conservation.check(view, domains, runs, merged)
+    accepted = conservation.check(view, domains, runs, merged)
+    problems += accepted.problems
     problems += jobs.check(view)
     notes: list[str] = []
     problems += served.check(view, notes)
     refused, lines = remains.check_rejected(view)
-    counts = {**conservation.count(domains), "rejected": lines}
+    counts = {"accepted": accepted.number, **conservation.count(domains), "rejected": lines}
     return Report((*problems, *refused), (), counts, tuple(notes))
 
 
@@ -100,7 +101,9 @@ def lines(report: Report) -> Iterator[str]:
     yield from (f"note: {note}" for note in report.notes)
     counts = dict(report.counts)
     accepted, refused = counts.pop("accepted"), counts.pop("rejected")
-    yield f"{accepted} signals accepted = {' + '.join(f'{number} {state}' for state, number in counts.items())}"
+    found = " + ".join(f"{number} {state}" for state, number in counts.items())
+    total = sum(counts.values())
+    yield f"{accepted} signals accepted {f'= {found}' if total == accepted else f'≠ {total} found: {found}'}"
     yield f"{refused} lines rejected"
     mendable = sum(problem.repairable for problem in report.problems)
     if mendable:

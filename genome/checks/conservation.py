@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,43 +14,49 @@ from genome.checks import keys
 from genome.checks.batches import Domain
 from genome.checks.contents import Contents
 from genome.checks.keys import Keys
-from genome.checks.problems import ASK, BACKUP, Problem, View
+from genome.checks.problems import ASK, BACKUP, Problem, View, rubbish
 from genome.ledger import Run, key
 from genome.segments import Stored
 
 Counts = dict[str, int]
 
 
-def check(view: View, domains: list[Domain], runs: list[Run], merged: list[Run]) -> Iterator[Problem]:
-    """Twice somewhere, known but nowhere, or somewhere but not known."""
+@dataclass(frozen=True)
+class Accepted:
+    """All signals that were ever accepted, as far as anything knows."""
+
+    number: int
+    """Each once."""
+    problems: tuple[Problem, ...]
+
+
+def check(view: View, domains: list[Domain], runs: list[Run], merged: list[Run]) -> Accepted:
+    """Who lies twice, is known but lies nowhere, or lies somewhere but is not known."""
     contents = [made for domain in domains for made in domain.contents]
     present = keys.arranged(made.keys for made in contents)
-    yield from _twice(contents, present)
-    lost = 0
-    for run in runs:
-        lost += int(np.count_nonzero(~present.hold(np.column_stack([run.high, run.low]))))
+    problems = list(_twice(contents, present))
+    in_runs = (np.column_stack([run.high, run.low]) for run in runs)
+    lost = keys.arranged(halves[~present.hold(halves)] for halves in in_runs).distinct
     ledger = view.home.ledger
     if lost:
         what = f"knows {lost} signals that no segment holds: they were accepted, and are lost"
-        yield Problem(ledger, what, f"{BACKUP}, or removed by hand: remove the ledger too, and it is made anew")
+        problems.append(Problem(ledger, what, f"{BACKUP}. If they were removed on purpose, remove the ledger too"))
     elif runs and (behind := _behind(contents, runs)):
         # With signals lost the ledger stays: it is all that knows of them.
         what = f"lacks {behind} signals it says it has: they could be accepted twice"
-        yield Problem(ledger, what, f"{ASK}: it is made anew", partial(files.remove, ledger))
+        problems.append(Problem(ledger, what, f"{ASK}: it is made anew", partial(files.remove, ledger)))
     if not view.live:
-        for run in merged:
-            yield Problem(run.path, "was merged into another run", ASK, partial(files.remove, run.path))
+        problems += [rubbish(run.path, "was merged into another run") for run in merged]
+    return Accepted(present.distinct + lost, tuple(problems))
 
 
 def count(domains: list[Domain]) -> Counts:
-    """Signals by state; each is in one. Together they are what was accepted."""
-    names = ("accepted", "pending", "queued", "archived", "set aside", "superseded", "evidence")
-    counts: Counts = dict.fromkeys(names, 0)
+    """Signals by the state of where they were found; each line is in one."""
+    counts: Counts = dict.fromkeys(("pending", "queued", "archived", "set aside", "superseded", "evidence"), 0)
     for domain in domains:
         beaten = keys.arranged([keys.of_ids(domain.superseded)])
         for made in domain.contents:
             superseded = int(np.count_nonzero(beaten.hold(made.keys)))
-            counts["accepted"] += len(made.keys)
             counts["evidence"] += len(made.keys) - made.teaching
             counts["superseded"] += superseded
             counts[made.state] += made.teaching - superseded

@@ -55,7 +55,10 @@ def read(view: View, path: Path, state: str, place: Place, digest: Any = None) -
         more = f", and {len(bad) - 1} lines more" if len(bad) > 1 else ""
         what = f"the line that ends at byte {bad[0][0]} cannot be read: {bad[0][1]}{more}"
         made.problems.append(Problem(path, what, f"Mend or remove it; the others are whole. {BACKUP}"))
-    if state == "pending" and path.stat().st_size > end:
+    if covered_bytes is not None and covered_bytes > end:
+        what = f"ends at byte {end}, and the ledger has it up to byte {covered_bytes}"
+        made.problems.append(Problem(path, what, f"Signals at its end were accepted, and are lost. {BACKUP}"))
+    elif state == "pending" and path.stat().st_size > end:
         made.problems.append(torn(path))
     return made
 

@@ -11,8 +11,9 @@ from genome.adapters import AdapterId
 from genome.checks.problems import ASK, BACKUP, Problem, View, parsed, rubbish
 from genome.errors import InvalidInput
 from genome.files import UNFINISHED
-from genome.jobs import Job, JobDirectory, Result
+from genome.jobs import Event, Job, JobDirectory, Result
 from genome.layout import Home
+from genome.quality import Verdict
 
 
 def check(view: View) -> Iterator[Problem]:
@@ -32,7 +33,9 @@ def _job(view: View, path: Path, active: bool) -> Iterator[Problem]:
         return
     job = parsed(Job, path / "job.json")
     result = parsed(Result, path / "result.json") if (path / "result.json").exists() else None
-    yield from (found for found in (job, result) if isinstance(found, Problem))
+    verdict = parsed(Verdict, path / "verdict.json") if (path / "verdict.json").exists() else None
+    yield from (found for found in (job, result, verdict) if isinstance(found, Problem))
+    yield from _events(path / "events.jsonl")
     if isinstance(job, Problem) or isinstance(result, Problem):
         return
     if (home.active_jobs / path.name).exists() and (home.completed_jobs / path.name).exists():
@@ -61,8 +64,20 @@ def _active(view: View, path: Path, job: Job, result: Result | None) -> Iterator
         yield Problem(path, f"trains {job.batch}, which does not exist", BACKUP)
     elif not where[0].exists() and not (path / "verdict.json").exists():  # with a verdict the gate ends it
         yield Problem(path, f"trains {job.batch}, which has ended", "Move the job to training-jobs/completed")
+    if result is None and not (path / "train.jsonl").exists():
+        yield Problem(path / "train.jsonl", "is missing", f"The job cannot be trained. {BACKUP}")
     if job.parent and not (home.adapter(job.parent) / "manifest.json").exists():
         yield Problem(path, f"goes on from {job.parent}, which is not there", BACKUP)
+
+
+def _events(path: Path) -> Iterator[Problem]:
+    """A torn last line is passed over by whoever reads it, and cut by the next that is written."""
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
+        try:
+            Event.model_validate_json(line)
+        except ValueError:
+            yield Problem(path, f"line {number} is no event", "Remove that line")
+            return
 
 
 def _checkpoints(home: Home) -> Iterator[Problem]:

@@ -23,6 +23,10 @@ class Keys:
         return len(self.high)
 
     @property
+    def distinct(self) -> int:
+        return len(self) - len(self.repeated)
+
+    @property
     def repeated(self) -> npt.NDArray[np.intp]:
         """Places of those that equal the one before them."""
         return np.flatnonzero((self.high[1:] == self.high[:-1]) & (self.low[1:] == self.low[:-1])) + 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import whole_home
 
-from genome import files, fsck
+from genome import files, fsck, ledger
 from genome.errors import Busy, NotFound
 from genome.layout import Home
 
@@ -51,6 +51,12 @@ BUFFER = "training-buffer/helper/git"
 ARCHIVED, SET_ASIDE, PENDING = f"{BUFFER}/archive/*", f"{BUFFER}/set-aside/*", f"{BUFFER}/pending"
 NEWEST_PENDING = f"{PENDING}/2025-11-24-*.jsonl"
 
+
+def covered(home: Home) -> str:
+    """The segment the ledger's marks end in."""
+    return f"{BUFFER}/**/{ledger.read(home)[0].domains['helper/git'].segment}"
+
+
 DAMAGE: dict[str, tuple[Break, str]] = {
     "a line of a segment": (lambda h: edit(h, f"{ARCHIVED}/*.jsonl", lambda d: b"x" + d), "cannot be read"),
     "a blank line": (lambda h: edit(h, NEWEST_PENDING, lambda d: b"\n" + d), "cannot be read"),
@@ -67,6 +73,8 @@ DAMAGE: dict[str, tuple[Break, str]] = {
         lambda h: edit(h, NEWEST_PENDING, lambda d: d + one(h, f"{ARCHIVED}/*.jsonl").read_bytes()), "also in"),
     "a segment in two places": (
         lambda h: copy(h, f"{ARCHIVED}/2025-11-20-001.jsonl", f"{PENDING}/2025-11-20-001.jsonl"), "lies beside"),
+    "the end of what the ledger covers": (
+        lambda h: edit(h, covered(h), lambda d: d[:-1]), "the ledger has it up to byte"),
     "a segment's name": (lambda h: copy(h, NEWEST_PENDING, f"{PENDING}/more.jsonl"), "no segment's name"),
     "a segment of no batch": (
         lambda h: one(h, f"{PENDING}/2025-11-24-*.jsonl").rename(one(h, ARCHIVED) / "2025-11-24-001.jsonl"),
@@ -85,6 +93,9 @@ DAMAGE: dict[str, tuple[Break, str]] = {
     "a job without record": (lambda h: one(h, "training-jobs/active/*/job.json").unlink(), "without job.json"),
     "a job's record": (lambda h: edit(h, "training-jobs/completed/*/job.json", lambda d: b""), "cannot be read as job"),
     "a job's result": (lambda h: edit(h, "training-jobs/completed/*/result.json", lambda d: b"{"), "read as result"),
+    "a job's verdict": (lambda h: edit(h, "training-jobs/completed/*/verdict.json", lambda d: b"{"), "read as verdict"),
+    "a job's events": (lambda h: edit(h, "training-jobs/completed/*/events.jsonl", lambda d: b"x" + d), "is no event"),
+    "what a job trains on": (lambda h: one(h, "training-jobs/active/*/train.jsonl").unlink(), "is missing"),
     "a job's batch": (lambda h: record(h, "training-jobs/active/*/job.json", batch="batch-x"), "does not exist"),
     "a job whose batch ended": (
         lambda h: record(h, "training-jobs/active/*/job.json", batch=one(h, ARCHIVED).name), "which has ended"),
@@ -148,8 +159,6 @@ REPAIRABLE: dict[str, tuple[Break, str]] = {
 
 def shrink_ledger(home: Home) -> None:
     """The same run without two of its ids."""
-    from genome import ledger
-
     path = one(home, "training-buffer/ledger/*.ids")
     run = ledger._open_run(path)
     data = run.high[2:].tobytes() + run.low[2:].tobytes()
@@ -201,6 +210,14 @@ def test_no_repair_beside_a_daemon(whole: Home) -> None:
             fsck.check(whole, repair=True)
         assert fsck.check(whole).problems == ()
     assert len(fsck.check(whole).problems) == 1
+
+
+def test_what_is_lost_is_counted(whole: Home) -> None:
+    """What was accepted is known by the ledger, so it is not what was found that is called that."""
+    edit(whole, f"{ARCHIVED}/*.jsonl", lines(lambda found: found[1:]))
+    report = fsck.check(whole)
+    assert report.counts["accepted"] == whole_home.COUNTS["accepted"]
+    assert "54 signals accepted ≠ 53 found" in "\n".join(fsck.lines(report))
 
 
 def test_a_quick_look_leaves_out_digests(whole: Home) -> None:

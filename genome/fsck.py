@@ -22,8 +22,8 @@ from genome.ledger import Marks, Run
 
 MOST_REPAIRS = 5
 """Rounds of repairing: one may bring the next to light."""
-READ_AGAIN = 3
-"""How often the ledger is read again when the daemon merged its runs meanwhile."""
+MOST_READS = 3
+"""How often the ledger is read where a daemon may be merging its runs, which it does without the home's lock."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,14 @@ def _look(view: View) -> Report:
 
 def _ledger(view: View) -> tuple[Marks, list[Run], list[Run], list[Problem]]:
     """What the ledger says, read as a starting daemon does; a damaged one is made anew by it."""
-    for attempt in range(READ_AGAIN):
+    error: Exception = Damaged("")
+    for _ in range(MOST_READS if view.live else 1):
         try:
             return *ledger.read(view.home), []
-        except FileNotFoundError:  # merged meanwhile
-            if attempt == READ_AGAIN - 1:
-                raise
-        except Damaged as error:
-            what, remove = f"is damaged: {error.args[0]}", partial(files.remove, view.home.ledger)
-            return Marks(), [], [], [Problem(view.home.ledger, what, f"{ASK}: it is made anew", remove)]
-    raise AssertionError("unreachable")
+        except (Damaged, FileNotFoundError) as found:  # while the daemon merges runs, one may be missed
+            error = found
+    what, remove = f"is damaged: {error.args[0]}", partial(files.remove, view.home.ledger)
+    return Marks(), [], [], [Problem(view.home.ledger, what, f"{ASK}: it is made anew", remove)]
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -37,6 +37,8 @@ class Again:
 def retry(home: Home, limits: Intake, now: float) -> Again:
     """Gives every refused line that can be read by now to intake. One caller at a time: under the home's lock."""
     with files.locked(home.lock):
+        for left in list(home.inbox.rglob(f"{files.UNFINISHED}retry-*")):  # a starting daemon leaves the inbox alone
+            files.remove(left)
         places, kept = _sorted(home, limits, int(now * 1000))
         made = []
         for place, lines in sorted(places.items()):

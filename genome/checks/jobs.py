@@ -21,7 +21,9 @@ def check(view: View) -> Iterator[Problem]:
     home = view.home
     for parent in (home.active_jobs, home.completed_jobs):
         for path in _directories(parent):
-            yield from _job(view, path, active=parent == home.active_jobs)
+            found = list(_job(view, path, active=parent == home.active_jobs))
+            if path.exists():  # else the daemon moved it meanwhile, to where it is looked at next
+                yield from found
     if not view.live:
         yield from _checkpoints(home)
 
@@ -72,7 +74,11 @@ def _active(view: View, path: Path, job: Job, result: Result | None) -> Iterator
 
 def _events(path: Path) -> Iterator[Problem]:
     """A torn last line is passed over by whoever reads it, and cut by the next that is written."""
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines, 1):
         try:
             Event.model_validate_json(line)
         except ValueError:

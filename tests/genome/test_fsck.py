@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import whole_home
 
-from genome import files, fsck, ledger
-from genome.errors import Busy, NotFound
+from genome import checks, files, fsck, ledger
+from genome.checks import problems
+from genome.errors import Busy, Damaged, NotFound
 from genome.layout import Home
 
 Break = Callable[[Home], object]
@@ -210,6 +211,27 @@ def test_no_repair_beside_a_daemon(whole: Home) -> None:
             fsck.check(whole, repair=True)
         assert fsck.check(whole).problems == ()
     assert len(fsck.check(whole).problems) == 1
+
+
+def test_a_daemon_at_work_is_no_damage(whole: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It merges the ledger's runs while they are read, and ends a job while that is looked at."""
+    real, missed = ledger.read, [Damaged("run 1 of the ledger is missing"), FileNotFoundError()]
+
+    def read(home: Home) -> Any:
+        if missed:
+            raise missed.pop()
+        return real(home)
+
+    def parsed(kind: type[Any], path: Path) -> Any:
+        if path.parent.parent == whole.active_jobs:
+            path.parent.rename(whole.completed_jobs / path.parent.name)
+        return problems.parsed(kind, path)
+
+    monkeypatch.setattr(ledger, "read", read)
+    monkeypatch.setattr(checks.jobs, "parsed", parsed)
+    with files.locked(whole.daemon_lock):
+        assert fsck.check(whole).problems == ()
+    assert not missed and not list(whole.active_jobs.iterdir())
 
 
 def test_what_is_lost_is_counted(whole: Home) -> None:

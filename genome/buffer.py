@@ -105,7 +105,7 @@ class Buffer:
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
             start = end = mark.bytes if mark is not None and name == mark.segment else 0
-            files.sync_file(path)
+            segments.sync(path)
             for position, stored in segments.scan(path, start):
                 end = position
                 self.ledger.add([key(stored.signal.id)])
@@ -115,7 +115,7 @@ class Buffer:
             self._flush_if_full()
 
     def _load_rejected(self) -> None:
-        for path in sorted(self.home.rejected.glob("*.jsonl")) if self.home.rejected.is_dir() else []:
+        for path in rejected.days(self.home):
             mark = self._rejected_mark
             if mark is not None and path.name < mark.segment:
                 continue
@@ -188,7 +188,8 @@ class Buffer:
         first = chunk.line or intake.line_number(chunk.drop, start)
         number = first + chunk.data[: offset - start].count(b"\n")
         origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, *begin)
-        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
+        whole = not chunk.damage and len(chunk.data) == chunk.end.offset - start
+        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis, whole)
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
         if not self._loaded:

@@ -131,7 +131,7 @@ class Gate(Section):
     """Longest prompt, and longest answer, of an anchor."""
 
 
-class Retention(Section):
+class Prune(Section):
     """What is kept, and for how long. Signals are kept for ever, and so is what a rollback needs."""
 
     compress_archive_days: float = Field(7.0, ge=0)
@@ -163,7 +163,7 @@ class Config(Section):
     triggers: Triggers = Triggers()
     training: Training = Training()
     gate: Gate = Gate()
-    retention: Retention = Retention()
+    prune: Prune = Prune()
     personas: dict[str, Persona] = {}
 
     def triggers_for(self, persona: str) -> Triggers:

@@ -51,17 +51,17 @@ def prune(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Do now what the daemon does daily: remove what [retention] lets go, and compress old segments."""
+    """Do now what the daemon does daily: remove what [prune] lets go, and compress old segments."""
     import time
 
-    from genome import files, retention
+    from genome import files, pruning
 
     at, config = options.opened(home)
     if dry_run:
         with files.locked(at.lock):
-            acts = retention.decide(retention.look(at), config.retention, time.time())
+            acts = pruning.decide(pruning.look(at), config.prune, time.time())
     else:
-        acts = retention.carry_out(at, config.retention, time.time())
+        acts = pruning.carry_out(at, config.prune, time.time())
     verbs = {"remove": "would be removed", "compress": "would be compressed"} if dry_run else {
         "remove": "removed", "compress": "compressed"}  # fmt: skip
     said = [f"{act.path}: {verbs[act.kind]}; {act.why}" for act in acts] or ["there is nothing to do"]

@@ -1,7 +1,7 @@
-"""Retention: what a home no longer needs, and why it may go. Signals never do; their segments are compressed.
+"""Pruning: what a home no longer needs, and why it may go. Signals never do; their segments are compressed.
 
 `look` gathers the facts, `decide` is a pure function of them, and `carry_out` does what it says. An adapter stays while
-it is among its domain's newest, is or was served within `retention.rollback_days`, would be served after a rollback, or
+it is among its domain's newest, is or was served within `prune.rollback_days`, would be served after a rollback, or
 a job is at work with it. The newest of a domain stays whatever happened to it: its number would be given again.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal
 
 from genome import adapters, batches, files, jobs, registry, segments
 from genome.adapters import AdapterId
-from genome.config import Retention
+from genome.config import Prune
 from genome.jobs import JobDirectory, State
 from genome.layout import Home
 from genome.quality import Verdict
@@ -40,7 +40,7 @@ class EndedJob:
 
 @dataclass(frozen=True)
 class Facts:
-    """What lies in a home, as far as retention asks."""
+    """What lies in a home, as far as pruning asks."""
 
     jobs: tuple[EndedJob, ...] = ()
     active: frozenset[str] = frozenset()
@@ -65,7 +65,7 @@ class Act:
     why: str
 
 
-def decide(facts: Facts, policy: Retention, now: float) -> list[Act]:
+def decide(facts: Facts, policy: Prune, now: float) -> list[Act]:
     """What may go, and what may be compressed."""
     return [
         *_jobs(facts, policy, now),
@@ -79,7 +79,7 @@ def decide(facts: Facts, policy: Retention, now: float) -> list[Act]:
     ]
 
 
-def carry_out(home: Home, policy: Retention, now: float) -> list[Act]:
+def carry_out(home: Home, policy: Prune, now: float) -> list[Act]:
     """Does what `decide` says; returns what was done."""
     with files.locked(home.lock):
         acts = decide(look(home), policy, now)
@@ -143,7 +143,7 @@ def _compress(home: Home, path: Path) -> bool:
     return True
 
 
-def _jobs(facts: Facts, policy: Retention, now: float) -> Iterator[Act]:
+def _jobs(facts: Facts, policy: Prune, now: float) -> Iterator[Act]:
     for job in facts.jobs:
         if job.state == "failed" and job.waits:
             continue  # removed, it would be ordered again by itself
@@ -154,7 +154,7 @@ def _jobs(facts: Facts, policy: Retention, now: float) -> Iterator[Act]:
             yield Act("remove", job.path / "train.jsonl", why)
 
 
-def _checkpoints(facts: Facts, policy: Retention, now: float) -> Iterator[Act]:
+def _checkpoints(facts: Facts, policy: Prune, now: float) -> Iterator[Act]:
     ended = {job.path.name: job for job in facts.jobs}
     for path in facts.checkpoints:
         job = ended.get(path.name)
@@ -168,7 +168,7 @@ def _checkpoints(facts: Facts, policy: Retention, now: float) -> Iterator[Act]:
             yield Act("remove", path, f"the job failed over {policy.checkpoints_days:g} days ago")
 
 
-def _adapters(facts: Facts, policy: Retention, now: float) -> Iterator[Act]:
+def _adapters(facts: Facts, policy: Prune, now: float) -> Iterator[Act]:
     since = now - policy.rollback_days * DAY
     kept = facts.needed | {adapter for history in facts.promotions for adapter in _reachable(history, since)}
     lines = groupby(sorted(facts.adapters), key=lambda made: (made[0].persona, made[0].domain))

@@ -13,18 +13,18 @@ from stopping import Killed, Stopping
 from test_buffer import opened
 from whole_home import DAY
 
-from genome import adapters, batches, files, fsck, jobs, registry, retention, segments
+from genome import adapters, batches, files, fsck, jobs, pruning, registry, segments
 from genome.adapters import AdapterId
-from genome.config import Retention
+from genome.config import Prune
 from genome.errors import Conflict, Damaged
 from genome.jobs import Result
 from genome.layout import Home
+from genome.pruning import Act, EndedJob, Facts
 from genome.registry import Kind, Promotion, StackEntry
-from genome.retention import Act, EndedJob, Facts
 
 LATER = NOW + 1000 * DAY
-TIGHT = Retention(adapters_kept=1, rollback_days=0)
-COMPRESS = Retention(
+TIGHT = Prune(adapters_kept=1, rollback_days=0)
+COMPRESS = Prune(
     compress_archive_days=0, adapters_kept=100, completed_jobs_days=1e6, job_examples_days=1e6, checkpoints_days=1e6
 )
 """Only segments."""
@@ -48,14 +48,14 @@ def versions(count: int, days_ago: float = 400) -> tuple[tuple[AdapterId, Path, 
     return tuple((each, Path(str(each)), NOW - days_ago * DAY) for each in made)
 
 
-def gone(facts: Facts, policy: Retention = TIGHT) -> set[str]:
-    return {str(act.path) for act in retention.decide(facts, policy, NOW)}
+def gone(facts: Facts, policy: Prune = TIGHT) -> set[str]:
+    return {str(act.path) for act in pruning.decide(facts, policy, NOW)}
 
 
 def test_the_newest_versions_stay() -> None:
     """As many as the setting says; of each domain by itself, and ten comes after nine."""
     facts = Facts(adapters=(*versions(12), (AdapterId("helper", "soup", 1, 0), Path("soup"), 0.0)))
-    assert gone(facts, Retention()) == {"helper/git-v1.0", "helper/git-v1.1"}
+    assert gone(facts, Prune()) == {"helper/git-v1.0", "helper/git-v1.1"}
     assert gone(facts) == {f"helper/git-v1.{minor}" for minor in range(11)}
 
 
@@ -68,7 +68,7 @@ def test_what_was_served_lately_stays() -> None:
         promotion(4, 10, "helper/git-v1.3", builds_on=3),
     )
     facts = Facts(adapters=versions(8), promotions=(history,))
-    policy = Retention(adapters_kept=1, rollback_days=30)
+    policy = Prune(adapters_kept=1, rollback_days=30)
     assert gone(facts, policy) == {"helper/git-v1.0", "helper/git-v1.4", "helper/git-v1.5", "helper/git-v1.6"}
     assert gone(Facts(adapters=versions(8, days_ago=29)), policy) == set()
 
@@ -102,18 +102,18 @@ def test_jobs_go_after_a_while_but_not_those_that_may_be_tried_again() -> None:
         checkpoints=tuple(Path("at") / name for name in ("active", "failed", "again", "new", "nobody")),
         active=frozenset({"active"}),
     )  # fmt: skip
-    assert gone(facts, Retention()) == {"old", "done/train.jsonl", "over", "at/failed", "at/new", "at/nobody"}
+    assert gone(facts, Prune()) == {"old", "done/train.jsonl", "over", "at/failed", "at/new", "at/nobody"}
 
 
 def test_pruning_a_home_leaves_it_whole(whole: Home) -> None:
     """All signals, what is served, the way back, and the active job's parent; fsck agrees."""
-    done = retention.carry_out(whole, TIGHT, LATER)
+    done = pruning.carry_out(whole, TIGHT, LATER)
     assert {act.kind for act in done} == {"remove", "compress"}
     assert fsck.check(whole).problems == () and fsck.check(whole).counts == whole_home.COUNTS
     assert {str(known) for known in adapters.list_ids(whole)} == {"helper/git-v1.0", "helper/git-v1.2"}
     assert jobs.completed(whole) == [] and len(jobs.active(whole)) == 1
     assert registry.roll_back(whole, "helper", LATER, "worse").stack[0].adapter == "helper/git-v1.0"
-    assert retention.carry_out(whole, TIGHT, LATER) == []
+    assert pruning.carry_out(whole, TIGHT, LATER) == []
 
 
 def test_a_rollback_to_what_was_pruned_is_refused(whole: Home) -> None:
@@ -140,7 +140,7 @@ def test_a_failed_job_is_kept_while_its_batch_waits(whole: Home) -> None:
     directory = jobs.active(whole)[0]
     Result(reason="no memory").write(directory.result_file)
     kept = jobs.complete(whole, directory)
-    retention.carry_out(whole, TIGHT, LATER)
+    pruning.carry_out(whole, TIGHT, LATER)
     assert [job.path for job in jobs.completed(whole)] == [kept.path] and kept.examples.exists()
 
 
@@ -159,7 +159,7 @@ def test_compressed_segments_read_as_before(whole: Home) -> None:
     before, day = everything(whole), "2025-11-24"
     sizes = {path: path.stat().st_size for path in whole.archive("helper", "git").glob("*/*.jsonl")}
     following = batches.next_segment(whole, "helper", "git", day)
-    done = retention.carry_out(whole, COMPRESS, LATER)
+    done = pruning.carry_out(whole, COMPRESS, LATER)
     assert len(done) == 3 and {act.kind for act in done} == {"compress"}
     assert everything(whole) == before and batches.next_segment(whole, "helper", "git", day) == following
     assert sizes and not any(path.exists() for path in sizes)
@@ -180,7 +180,7 @@ def test_a_compressed_segment_is_read_from_an_offset(whole: Home) -> None:
 @pytest.mark.parametrize("harm", [lambda d: d[:-9], lambda d: d[:30] + b"xxxx" + d[34:], lambda d: b"x" * 50])
 def test_a_damaged_compressed_segment_is_told(whole: Home, harm: Callable[[bytes], bytes]) -> None:
     """Reading raises, and fsck names it: what is missing is never taken for the end."""
-    retention.carry_out(whole, COMPRESS, LATER)
+    pruning.carry_out(whole, COMPRESS, LATER)
     path = sorted(whole.archive("helper", "git").glob("*/*.zst"))[0]
     path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(Damaged, match="cannot be unpacked"):
@@ -208,7 +208,7 @@ def test_a_crash_while_compressing_loses_nothing(whole: Home, monkeypatch: pytes
         try:
             with monkeypatch.context() as patch:
                 patch.setattr(files, "os", stopping)
-                retention.carry_out(whole, COMPRESS, LATER)
+                pruning.carry_out(whole, COMPRESS, LATER)
         except Killed:
             pass
         assert everything(whole) == before
@@ -217,7 +217,7 @@ def test_a_crash_while_compressing_loses_nothing(whole: Home, monkeypatch: pytes
         if not stopping.reached:
             break
     assert at > 5 and fsck.check(whole, repair=True).problems == ()
-    assert retention.carry_out(whole, COMPRESS, LATER) == [] and everything(whole) == before
+    assert pruning.carry_out(whole, COMPRESS, LATER) == [] and everything(whole) == before
 
 
 def test_what_another_process_did_meanwhile_is_no_failure(whole: Home) -> None:
@@ -225,5 +225,5 @@ def test_what_another_process_did_meanwhile_is_no_failure(whole: Home) -> None:
     path = next(whole.archive("helper", "git").glob("*/*.jsonl"))
     segments.pack(path)
     segments.shed(path)
-    assert retention._compress(whole, path) is False
-    assert Act("compress", path, "") not in retention.carry_out(whole, COMPRESS, LATER)
+    assert pruning._compress(whole, path) is False
+    assert Act("compress", path, "") not in pruning.carry_out(whole, COMPRESS, LATER)

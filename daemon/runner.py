@@ -50,8 +50,11 @@ class Runner:
         if self.home.paused.exists():
             return None
         with files.locked(self.home.lock):  # the gate moves ended ones away
-            waiting = (found for found in jobs.active(self.home) if found.state() in ("waiting", "training"))
-            return next(waiting, None)
+            states = [(found, found.state()) for found in jobs.active(self.home)]
+            for found, state in states:
+                if state == "failed":  # given up, and killed before it was moved
+                    jobs.complete(self.home, found)
+            return next((found for found, state in states if state in ("waiting", "training")), None)
 
     async def _run(self, directory: JobDirectory) -> None:
         job = await anyio.to_thread.run_sync(directory.job)

@@ -21,7 +21,7 @@ from genome import adapters, batches, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
-from genome.jobs import Example, Job, JobDirectory, TrainingSettings
+from genome.jobs import Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
 
@@ -193,3 +193,11 @@ async def until_told(run: Runner, name: str) -> None:
         async for event in events:
             if event.name == name:
                 return
+
+
+@pytest.mark.anyio
+async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, ordered: JobDirectory) -> None:
+    """Killed between the result and the move, the next daemon moves it: its domain can train again."""
+    Result(reason="it failed three times").write(ordered.result_file)
+    await runner(home, "works").step()
+    assert jobs.active(home) == [] and [done.state() for done in jobs.completed(home)] == ["failed"]

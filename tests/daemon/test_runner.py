@@ -195,7 +195,6 @@ async def until_told(run: Runner, name: str) -> None:
                 return
 
 
-@pytest.mark.anyio
 async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, ordered: JobDirectory) -> None:
     """Killed between the result and the move, the next daemon moves it: its domain can train again."""
     Result(reason="it failed three times").write(ordered.result_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,36 +81,42 @@ class Ingest:
             return known is not None and known.taken and known.stamp == stamp
 
         settle = self.config.intake.settle_seconds
+        paths = {seen.key: path for path, seen in self.seen.items()}
         scan = Scan(time.time(), settle, unchanged)
         chunks: list[Chunk] = []
-        readings: list[Reading] = []
+        readings: dict[str, Reading] = {}  # by file key
         for drop in intake.drops(self.home, scan):
-            reading = self._begin(drop)
-            readings.append(reading)
+            if drop.key in readings:  # a second name of one file
+                self._commit(chunks, readings)
+                chunks, readings = [], {}
+            reading = self._begin(drop, paths.get(drop.key))
+            readings[drop.key] = reading
             for chunk in reading.chunks():
                 chunks.append(chunk)
                 if len(chunks) >= COMMIT_CHUNKS or sum(len(chunk.data) for chunk in chunks) >= COMMIT_BYTES:
                     self._commit(chunks, readings)
-                    chunks, readings = [], [reading]
+                    chunks, readings = [], {drop.key: reading}
+            if reading.trouble is not None:
+                scan.unreadable.append(drop.path)
+                scan.later.append(time.time() + FULL_SECONDS)  # nothing tells when it can be read again
             if reading.waits:
                 scan.later.append(drop.changed + settle)
         self._commit(chunks, readings)
         self._report_unreadable(scan.unreadable)
         for gone in self.seen.keys() - present:
             del self.seen[gone]
-        self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
+        if not scan.unreadable:  # how far those were read must be known when they can be read again
+            self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
         return min([*scan.later, *self._clear()], default=None)
 
-    def _begin(self, drop: Drop) -> Reading:
-        """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
-        path, offset = str(drop.path), self.buffer.offset(drop.key)
-        known = self.seen.get(path)
+    def _begin(self, drop: Drop, was: str | None) -> Reading:
+        """Where to read on. What happened to the file, last seen at ``was``, is told, and never guessed about."""
+        path, offset = drop.shown, self.buffer.offset(drop.key)
+        known = self.seen.get(str(drop.path))
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
-        if offset and known is None:
-            was = next((old for old, seen in self.seen.items() if seen.key == drop.key), None)
-            if was is not None:
-                self._tell("file_renamed", path=path, was=was, taken=offset)
+        if offset and known is None and was is not None and intake.stamp(Path(was)) is None:
+            self._tell("file_renamed", path=path, was=_shown(was), taken=offset)
         if offset and not drop.packed and (drop.size < offset or self._rewritten(drop, offset)):
             self._tell(
                 "file_truncated" if drop.size < offset else "file_rewritten", path=path, size=drop.size, taken=offset,
@@ -122,12 +129,15 @@ class Ingest:
 
     def _rewritten(self, drop: Drop, offset: int) -> bool:
         known = self.checks.get(drop.key)
-        return known is not None and known[0] == offset and known[1] != intake.check(drop, offset)
+        if known is None or known[0] != offset:
+            return False
+        found = intake.check(drop, offset)
+        return found is not None and found != known[1]
 
-    def _commit(self, chunks: list[Chunk], readings: list[Reading]) -> None:
+    def _commit(self, chunks: list[Chunk], readings: dict[str, Reading]) -> None:
         """Makes chunks durable, then remembers how far the files they come from were taken."""
         receipt = self.buffer.commit(chunks, time.time()) if chunks else Receipt()
-        for reading in readings:
+        for reading in readings.values():
             drop, taken = reading.drop, not reading.waits and reading.ended
             self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
             if not drop.packed and reading.offset:
@@ -162,8 +172,13 @@ class Ingest:
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:
             if path not in self.unreadable:
-                self._tell("file_unreadable", path=str(path), hint="the daemon's user may not read it: chmod it")
+                self._tell("file_unreadable", path=_shown(path), hint="the daemon's user may not read it: chmod it")
         self.unreadable = set(paths)
 
     def _tell(self, event: str, **facts: Any) -> None:
         anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
+
+
+def _shown(path: str | Path) -> str:
+    """A file's name may be bytes that are no text; what is told is."""
+    return os.fsencode(path).decode(errors="replace")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from genome import batches, files, intake, rejected, segments
+from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
 from genome.intake import BYTE_ORDER_MARK, Chunk
@@ -68,6 +68,10 @@ class Buffer:
     """Of chunks that may be read again, so that no line is refused twice."""
     _marks: dict[str, Mark] = field(default_factory=dict)
     _rejected_mark: Mark | None = None
+    _heard: dict[str, int] = field(default_factory=dict)
+    """While loading, by file key: when the newest line read so far was received."""
+    _counted: tuple[str, int, int] = ("", 0, 1)
+    """Of the file a line was refused from last: its key, an offset, and which line begins there."""
     _appenders: dict[tuple[str, str], files.Appender] = field(default_factory=dict)
     _waiting_bytes: int = 0
     """Of segments no batch was promoted with. Only grows until it is counted again."""
@@ -86,6 +90,7 @@ class Buffer:
         that only look stored.
         """
         self._close()
+        self._heard = {}
         self.ledger.open()
         self.offsets = dict(self.ledger.marks.offsets)
         self._marks = dict(self.ledger.marks.domains)
@@ -108,7 +113,7 @@ class Buffer:
                 end = position
                 self.ledger.add([key(stored.signal.id)])
                 if stored.origin is not None:
-                    self._saw(stored.origin)
+                    self._saw(stored.origin, stored.received)
             self._marks[place] = Mark(segment=name, bytes=end)
             self._flush_if_full()
 
@@ -122,7 +127,7 @@ class Buffer:
             for position, line in rejected.scan(path, start):
                 end = position
                 self._refused.add(line.identity)
-                self._saw(line.origin)
+                self._saw(line.origin, line.time)
             self._rejected_mark = Mark(segment=path.name, bytes=end)
 
     def offset(self, file_key: str) -> int:
@@ -143,56 +148,61 @@ class Buffer:
             millis = int(now * 1000)
             accepted: list[Stored] = []
             refused: list[Rejected] = []
+            begins: dict[str, int] = {}  # two chunks of a file are one here: the second may be stored before the first
             for chunk in chunks:
-                self._read(chunk, millis, accepted, refused)
+                self._read(chunk, begins.setdefault(chunk.drop.key, chunk.start), millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)
             for chunk in chunks:
                 self.offsets[chunk.drop.key] = chunk.end
-            self._flush_if_full()
             return receipt
 
     def accept(self, lines: Iterable[Line], now: float) -> Receipt:
         """Stores signals that came another way than by file; on disk when this returns."""
         with self._writing:
-            receipt = self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
-            self._flush_if_full()
-            return receipt
+            return self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
 
     def defaults(self, millis: int, persona: str = "", domain: str = "") -> Defaults:
         """What a line need not say, where its place says ``persona`` and ``domain``."""
         return Defaults(millis, persona or self.limits.default_persona, domain or self.limits.default_domain)
 
-    def _read(self, chunk: Chunk, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
-        """Appends what becomes of every line of ``chunk`` to one of the lists."""
+    def _read(self, chunk: Chunk, begin: int, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
+        """Appends what becomes of every line of ``chunk``, committed from ``begin`` on, to one of the lists."""
         drop, offset, limit = chunk.drop, chunk.start, self.limits.max_line_bytes
-        file, name, start, line = drop.key, drop.path.name, chunk.start, self._reader.line
+        file, shown, line = drop.key, drop.shown, self._reader.line
+        name = shown.rpartition("/")[2]
         defaults = self.defaults(millis, drop.persona, drop.domain)
+
+        def refuse(reason: str, raw: bytes, index: int) -> None:
+            encoded, number = base64.b64encode(raw).decode(), self._line_number(chunk) + index
+            refused.append(Rejected(reason, shown, number, Origin(file, name, offset, begin), encoded, millis))
+
         if chunk.damage:
-            refused.append(self._rejection(chunk.damage, chunk, offset, chunk.data, millis))
+            refuse(chunk.damage, chunk.data, 0)
             return
-        for raw in chunk.data.split(b"\n"):
+        for index, raw in enumerate(chunk.data.split(b"\n")):
+            text = raw if offset else raw.removeprefix(BYTE_ORDER_MARK)
             try:
                 if len(raw) > limit:
                     raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
-                if not offset:
-                    raw = raw.removeprefix(BYTE_ORDER_MARK)
-                accepted.append(Stored(line(raw, defaults), millis, Origin(file, name, offset, start)))
+                accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, begin)))
             except InvalidInput as error:
-                text = raw.removesuffix(b"\r")
                 if text.strip():
-                    refused.append(self._rejection(str(error), chunk, offset, text, millis))
+                    refuse(str(error), text.removesuffix(b"\r"), index)
             offset += len(raw) + 1
 
-    def _rejection(self, reason: str, chunk: Chunk, offset: int, raw: bytes, millis: int) -> Rejected:
-        first = chunk.line or intake.line_number(chunk.drop, chunk.start)
-        number = first + chunk.data[: offset - chunk.start].count(b"\n")
-        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, chunk.start)
-        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis)
+    def _line_number(self, chunk: Chunk) -> int:
+        """Which line of its file a chunk begins with. What was counted for the last refused line is not read again."""
+        key, start = chunk.drop.key, chunk.start
+        if chunk.line is None and self._counted[:2] != (key, start):
+            known = self._counted[1:] if self._counted[0] == key and self._counted[1] <= start else (0, 1)
+            self._counted = (key, start, intake.line_number(chunk.drop, start, known))
+        return chunk.line or self._counted[2]
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
         if not self._loaded:
             self.load()
         self._check_room()
+        self._flush_if_full()  # before anything is stored: were it to fail afterwards, nobody would hear of what was
         try:
             return self._store(accepted, now) + self._reject(refused, now)
         except BaseException:
@@ -247,8 +257,9 @@ class Buffer:
         return made
 
     def _flush_if_full(self) -> None:
-        if self.ledger.full:
-            self._refused = {seen for seen in self._refused if seen[1] >= self.offset(seen[0])}
+        if self.ledger.full or len(self._refused) >= ledger.RUN_IDS:
+            # What lies before its file's offset is not read again; nor is a file that left the drop zone.
+            self._refused = {seen for seen in self._refused if seen[1] >= self.offsets.get(seen[0], seen[1] + 1)}
             refused = tuple(sorted(self._refused))
             self.ledger.flush(
                 Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, offsets=self.offsets)
@@ -272,8 +283,13 @@ class Buffer:
                 RETRY_SECONDS,
             )
 
-    def _saw(self, origin: Origin) -> None:
-        self.offsets[origin.file] = max(self.offsets.get(origin.file, 0), origin.chunk)
+    def _saw(self, origin: Origin, received: int) -> None:
+        """The newest word counts: a file that was truncated has lower offsets than it had."""
+        known = self._heard.get(origin.file, -1)
+        if received >= known:
+            lowest = self.offsets.get(origin.file, 0) if received == known else 0
+            self.offsets[origin.file] = max(lowest, origin.chunk)
+            self._heard[origin.file] = received
 
     def _close(self) -> None:
         for appender in self._appenders.values():

@@ -104,7 +104,10 @@ class Ledger:
         """Reads marks and runs. Damaged, they are removed: then the segments are to be read from their beginning."""
         self.recent, self.runs, self.marks = set(), [], Marks()
         try:
-            if (self.home.ledger / "marks.json").exists():
+            if not (self.home.ledger / "marks.json").exists():
+                self.forget()  # runs nobody vouches for would be taken for newer ones later
+            else:
+                files.remove_unfinished(self.home.ledger)
                 self.marks = Marks.read(self.home.ledger / "marks.json")
                 self.runs = _whole([_open_run(path) for path in sorted(self.home.ledger.glob("*.ids"))])
                 _check_complete(self.runs, self.marks.flushes)
@@ -147,9 +150,9 @@ class Ledger:
         self.marks.write(self.home.ledger / "marks.json")
 
     def _write_run(self, first: int, last: int, halves: Hashes) -> None:
-        replaced = []
-        while self.runs and len(self.runs[-1].high) <= len(halves):
-            merged = self.runs.pop()
+        kept, replaced = list(self.runs), []  # `runs` changes only once the new one is there: writing it may fail
+        while kept and len(kept[-1].high) <= len(halves):
+            merged = kept.pop()
             replaced.append(merged.path)
             first = merged.first
             halves = np.concatenate([np.column_stack([merged.high, merged.low]), halves])
@@ -157,19 +160,19 @@ class Ledger:
         data = np.ascontiguousarray(halves.T).astype("<u8").tobytes()
         path = self.home.ledger / f"{first:08d}-{last:08d}.ids"
         files.write(path, data + xxhash.xxh3_64_digest(data))
-        self.runs.append(_open_run(path))
+        self.runs = [*kept, _open_run(path)]
         for old in replaced:
             files.remove(old)
 
 
 def _open_run(path: Path) -> Run:
     match = RUN.fullmatch(path.name)
-    data = path.read_bytes()
-    if match is None or len(data) % 16 != 8 or xxhash.xxh3_64_digest(data[:-8]) != data[-8:]:
+    size = path.stat().st_size
+    data = np.memmap(path, dtype=np.uint8, mode="r") if size > 8 and size % 16 == 8 else np.empty(0, np.uint8)
+    # Read through the map: the pages are the system's to drop, whatever the run's length.
+    if match is None or not len(data) or xxhash.xxh3_64_digest(data[:-8].data) != data[-8:].tobytes():
         raise Damaged(f"{path} is not what was written", "It is made anew")
-    count = len(data) // 16
-    del data  # checked once; from here on only the pages that are searched are in memory
-    mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, count))
+    mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, size // 16))
     return Run(path, int(match[1]), int(match[2]), mapped[0], mapped[1])
 
 

@@ -115,7 +115,7 @@ class Ingest:
         known = self.seen.get(str(drop.path))
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
-        if offset and known is None and was is not None and intake.stamp(Path(was)) is None:
+        if offset and known is None and was is not None and not _same(intake.stamp(Path(was)), drop.stamp):
             self._tell("file_renamed", path=path, was=_shown(was), taken=offset)
         if offset and not drop.packed and (drop.size < offset or self._rewritten(drop, offset)):
             self._tell(
@@ -177,6 +177,11 @@ class Ingest:
 
     def _tell(self, event: str, **facts: Any) -> None:
         anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
+
+
+def _same(found: Stamp | None, wanted: Stamp) -> bool:
+    """Whether it is one file: the second name is a hard link, then, and no rename."""
+    return found is not None and found[:2] == wanted[:2]
 
 
 def _shown(path: str | Path) -> str:

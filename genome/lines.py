@@ -129,6 +129,7 @@ class Reader:
         """The same from snake_case fields."""
         try:
             converted = msgspec.convert(given, Snake)
+            msgspec.json.encode(converted)  # half of a surrogate pair is text to Python
         except ValueError:
             return from_signal(signals.from_object(dict(given), defaults))
         found = self._completed(Line(*msgspec.structs.astuple(converted)), defaults)

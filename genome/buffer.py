@@ -199,15 +199,16 @@ class Buffer:
         return chunk.line or self._counted[2]
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
-        if not self._loaded:
-            self.load()
-        self._check_room()
-        self._flush_if_full()  # before anything is stored: were it to fail afterwards, nobody would hear of what was
-        try:
-            return self._store(accepted, now) + self._reject(refused, now)
-        except BaseException:
-            self._loaded = False  # what of it is on disk? only reading tells
-            raise
+        with files.room(self.home.buffer):
+            if not self._loaded:
+                self.load()
+            self._check_room()
+            self._flush_if_full()  # before anything is stored: should it fail later, nobody would hear of what was
+            try:
+                return self._store(accepted, now) + self._reject(refused, now)
+            except BaseException:
+                self._loaded = False  # what of it is on disk? only reading tells
+                raise
 
     def _store(self, stored: list[Stored], now: float) -> Receipt:
         keys = [key(item.signal.id) for item in stored]
@@ -259,7 +260,8 @@ class Buffer:
     def _flush_if_full(self) -> None:
         if self.ledger.full or len(self._refused) >= ledger.RUN_IDS:
             # What lies before its file's offset is not read again; nor is a file that left the drop zone.
-            self._refused = {seen for seen in self._refused if seen[1] >= self.offsets.get(seen[0], seen[1] + 1)}
+            if self._loaded:  # else not every file's offset is known yet
+                self._refused = {seen for seen in self._refused if seen[1] >= self.offsets.get(seen[0], seen[1] + 1)}
             refused = tuple(sorted(self._refused))
             self.ledger.flush(
                 Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, offsets=self.offsets)

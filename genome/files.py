@@ -58,7 +58,7 @@ def append(path: Path, data: bytes) -> None:
     After an error the file may hold some of them: only reading it again tells.
     """
     new = not path.exists()
-    with _room(path):
+    with room(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             _append(descriptor, data)
@@ -73,7 +73,7 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _room(path):
+        with room(path):
             new = not path.exists()
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             if new:
@@ -87,7 +87,7 @@ class Appender:
 
     def append(self, data: bytes) -> int:
         """As `append`; returns the file's length in bytes."""
-        with _room(self.path):
+        with room(self.path):
             return _append(self._descriptor, data)
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ def is_sealed(path: Path) -> bool:
 
 def put(path: Path, data: bytes) -> None:
     """Writes a file inside an unfinished directory, which is synced with all that is in it."""
-    with _room(path):
+    with room(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write_all(descriptor, data)
@@ -155,7 +155,7 @@ def new_directory(final: Path) -> Iterator[Path]:
         _remove_tree(aside)
     os.mkdir(aside, 0o700)
     try:
-        with _room(final):
+        with room(final):
             yield aside
             sync_tree(aside)
         if final.exists():
@@ -263,7 +263,7 @@ def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
 def _write_aside(path: Path, data: bytes) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
-    with _room(path):
+    with room(path):
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write_all(descriptor, data)
@@ -290,7 +290,7 @@ def _append(descriptor: int, data: bytes) -> int:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def room(path: Path) -> Iterator[None]:
     """Says of a full disk that it is one."""
     try:
         yield

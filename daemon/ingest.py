@@ -130,7 +130,7 @@ class Ingest:
     def _rewritten(self, drop: Drop, offset: int) -> bool:
         known = self.checks.get(drop.key)
         if known is None or known[0] != offset:
-            return False
+            return not self.buffer.recognises(drop)  # it was read before this daemon started
         found = intake.check(drop, offset)
         return found is not None and found != known[1]
 
@@ -168,6 +168,7 @@ class Ingest:
             for path, seen in clear:
                 del self.seen[path]
                 self.checks.pop(seen.key, None)
+            self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
 
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:

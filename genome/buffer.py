@@ -11,13 +11,14 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
-from genome.intake import BYTE_ORDER_MARK, Chunk
+from genome.intake import BYTE_ORDER_MARK, Chunk, Drop
 from genome.layout import Home
 from genome.ledger import Ledger, Mark, Marks, key
 from genome.lines import Line, Reader
@@ -28,6 +29,8 @@ from genome.signals import Defaults
 
 MAX_OPEN_SEGMENTS = 32
 """Of as many domains the newest segment is kept open."""
+RECOGNISED_BYTES = 1 << 16
+"""Of a file that are looked at to know it again."""
 RETRY_SECONDS = 5.0
 """After which a full buffer is looked at again."""
 
@@ -132,6 +135,27 @@ class Buffer:
 
     def offset(self, file_key: str) -> int:
         return self.offsets.get(file_key, 0)
+
+    def recognises(self, drop: Drop) -> bool:
+        """Whether the file still is what was read of it: the last good line before its offset is one that is stored.
+
+        Of a file that was removed the device, the inode and the first line may come again with another one.
+        """
+        offset = self.offset(drop.key)
+        found = intake.before(drop, offset, RECOGNISED_BYTES)
+        if not found.endswith(b"\n") and intake.before(drop, offset + 1, 1).strip():
+            return False  # within a line nothing was ever left
+        pieces = found.split(b"\n")
+        if len(found) < offset:
+            del pieces[0]  # only the end of a line
+        elif pieces:
+            pieces[0] = pieces[0].removeprefix(BYTE_ORDER_MARK)
+        defaults = self.defaults(0, drop.persona, drop.domain)
+        with self._writing:
+            for raw in reversed(pieces):
+                with suppress(InvalidInput):
+                    return bool(self.ledger.known([key(self._reader.line(raw, defaults).id)]))
+        return True
 
     def begin_again(self, file_key: str) -> None:
         """The file was truncated or rewritten: all of it is read. What was in it before is known by its id."""

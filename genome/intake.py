@@ -203,15 +203,19 @@ def line_number(drop: Drop, offset: int, known: tuple[int, int] = (0, 1)) -> int
     return number
 
 
+def before(drop: Drop, offset: int, length: int) -> bytes:
+    """Up to ``length`` bytes that lie before ``offset`` now; none of a compressed file or one that cannot be read."""
+    with suppress(OSError), _opened(drop) as stream:
+        if stream is not None and not drop.packed:
+            start = max(0, offset - length)
+            return os.pread(stream.fileno(), offset - start, start)
+    return b""
+
+
 def check(drop: Drop, offset: int) -> int | None:
     """A hash of the bytes before ``offset``: another one says that the file was rewritten. None: it cannot be told."""
-    if drop.packed or offset == 0:
-        return None
-    with suppress(OSError), _opened(drop) as stream:
-        if stream is not None:
-            start = max(0, offset - CHECK_BYTES)
-            return xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start))
-    return None
+    found = before(drop, offset, CHECK_BYTES)
+    return xxhash.xxh3_64_intdigest(found) if found else None
 
 
 def stamp(path: Path) -> Stamp | None:

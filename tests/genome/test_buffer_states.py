@@ -78,7 +78,7 @@ class Buffers(RuleBasedStateMachine):
     @rule(kinds=KINDS, ended=st.booleans())
     def drop(self, kinds: list[str], ended: bool) -> None:
         self.numbers += 1
-        data = b"\n".join(self.made(kinds)) + b"\n" * ended
+        data = b"\n".join(self.made(["good", *kinds])) + b"\n" * ended
         self.files.append(self.zone.put(f"{self.numbers}.jsonl", data, age=60.0 * ended))
 
     @precondition(lambda self: self.files)
@@ -94,7 +94,7 @@ class Buffers(RuleBasedStateMachine):
         path = self.files[which % len(self.files)]
         self.numbers += 1
         self.files.append(path.rename(path.with_name(f"{self.numbers}.jsonl")))
-        self.zone.put(path.name, b"\n".join([*self.made(kinds), b""]))
+        self.zone.put(path.name, b"\n".join([*self.made(["good", *kinds]), b""]))
 
     @precondition(lambda self: self.files)
     @rule(kinds=KINDS, which=st.integers(0), same_beginning=st.booleans())

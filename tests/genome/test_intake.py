@@ -181,6 +181,38 @@ def test_a_file_rewritten_in_place_is_read_from_its_beginning(zone: DropZone) ->
     assert zone.has(10, 11, 12, 21, 22, 31, 32, 33, 34)
 
 
+def test_a_file_rewritten_while_nobody_looked_is_known_as_such(zone: DropZone) -> None:
+    """Before a start: the same inode and first line, and longer than what was read. It may be another."""
+    path = zone.put("a.jsonl", b"\xef\xbb\xbf" + lines(10, 11) + b"nope\n")
+    zone.look()
+    zone.append(path, lines(12) + b"still nope\n", age=10)
+    zone.look()
+    zone.append(path, lines(13), age=5)
+    zone.start()
+    zone.look()
+    assert zone.has(10, 11, 12, 13) and zone.told.names() == []
+    zone.rewrite(path, b"\xef\xbb\xbf" + lines(10, *range(20, 40)))
+    zone.start()
+    zone.look()
+    assert zone.has(10, 11, 12, 13, *range(20, 40)) and zone.told.names() == ["file_rewritten"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_new_file_with_an_old_inode_is_a_new_file(
+    zone: DropZone, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    """The system gives a removed file's inode to the next one; it may begin with the same line."""
+    monkeypatch.setattr(intake, "_key", lambda *_: "one-key-for-all")
+    path = zone.put("a.jsonl", lines(1) + b"nope\n", age=30 * 3600)
+    zone.look()
+    assert not path.exists()
+    zone.put("b.jsonl", lines(2, 3, 4, 5))
+    if restart:
+        zone.start()
+    zone.look()
+    assert zone.has(1, 2, 3, 4, 5)
+
+
 def test_a_rotated_file_is_read_on_and_the_new_one_from_its_beginning(zone: DropZone) -> None:
     """The old one has a last line that nobody took yet, the new one stands in its place."""
     path = zone.put("log.jsonl", lines(1, 2))

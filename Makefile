@@ -19,10 +19,11 @@ test: $(VENV)/.tests
 test-slow: $(VENV)/.tests
 	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py -k "every_trainer or real_text" $(ARGS)
 
-## bench: decoding, loading and swapping against transformers and PEFT; about fifteen minutes, on an idle machine
+## bench: decoding, loading and swapping against transformers and PEFT, and intake; about 20 minutes, on an idle machine
 bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.serve $(ARGS)
 	$(BIN)/python -m benchmarks.swap $(ARGS)
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 ## lint: ruff, the type checker on genome/, and whether the gRPC stubs are current
 lint: $(VENV)/.lint

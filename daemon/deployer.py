@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from daemon.events import Announcer
 from daemon.worker_client import WorkerClient, to_proto
-from genome import jobs, registry
+from genome import files, jobs, registry
 from genome.adapters import AdapterId
 from genome.layout import Home
 from genome.registry import Promotion, Stack
@@ -74,7 +74,8 @@ class Deployer:
                 self.announcer.tell("unloaded", adapter=info.id)
 
     def _named(self) -> tuple[list[Promotion], set[str]]:
-        results = [directory.result() for directory in jobs.active(self.home)]
+        with files.locked(self.home.lock):
+            results = [directory.result() for directory in jobs.active(self.home)]
         return registry.newest(self.home), {result.adapter for result in results if result and result.adapter}
 
 

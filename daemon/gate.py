@@ -38,13 +38,9 @@ class Gate:
 
     async def step(self) -> float | None:
         """Judges every candidate that waits and carries the verdicts out."""
-        for directory in await anyio.to_thread.run_sync(jobs.active, self.home):
-            result = directory.result()
-            if result is None or result.adapter is None:
-                continue
-            job = directory.job()
+        for directory, job, candidate in await anyio.to_thread.run_sync(self._trained):
             if not directory.verdict_file.exists():
-                verdict = await self._judge(job, result.adapter)
+                verdict = await self._judge(job, candidate)
                 await anyio.to_thread.run_sync(verdict.write, directory.verdict_file)
                 self.announcer.tell(
                     "judged", job=job.id, adapter=verdict.candidate, promote=verdict.promote, reason=verdict.reason
@@ -56,6 +52,13 @@ class Gate:
             self.deployer.ring()
             self.planner.ring()
         return None
+
+    def _trained(self) -> list[tuple[JobDirectory, Job, str]]:
+        """Active jobs that have a candidate, and its id."""
+        with files.locked(self.home.lock):  # the runner moves failed ones away
+            found = [(directory, directory.result()) for directory in jobs.active(self.home)]
+            return [(directory, directory.job(), result.adapter) for directory, result in found
+                    if result is not None and result.adapter is not None]  # fmt: skip
 
     async def _judge(self, job: Job, candidate: str) -> Verdict:
         made = await anyio.to_thread.run_sync(adapters.verify, self.home, candidate, job.base_fingerprint)

@@ -50,8 +50,6 @@ class Ingest:
     """Why nothing is taken at the moment; empty: all is."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """By path."""
-    checks: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    """By file key: an offset, and the hash of what was before it, to know a file that was rewritten."""
     unreadable: set[Path] = field(default_factory=set)
     """Told already."""
 
@@ -106,33 +104,26 @@ class Ingest:
         for gone in self.seen.keys() - present:
             del self.seen[gone]
         if not scan.unreadable:  # how far those were read must be known when they can be read again
-            self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
+            present_keys = {seen.key for seen in self.seen.values()}
+            self.buffer.forget([known for known in list(self.buffer.progress) if known not in present_keys])
         return min([*scan.later, *self._clear()], default=None)
 
     def _begin(self, drop: Drop, was: str | None) -> Reading:
         """Where to read on. What happened to the file, last seen at ``was``, is told, and never guessed about."""
-        path, offset = drop.shown, self.buffer.offset(drop.key)
-        known = self.seen.get(str(drop.path))
+        path, taken = drop.shown, self.buffer.taken(drop.key)
+        known, offset = self.seen.get(str(drop.path)), taken.offset
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
         if offset and known is None and was is not None and not _same(intake.stamp(Path(was)), drop.stamp):
             self._tell("file_renamed", path=path, was=_shown(was), taken=offset)
-        if offset and not drop.packed and (drop.size < offset or self._rewritten(drop, offset)):
+        if not drop.packed and (drop.size < offset or intake.check(drop, offset) not in (taken.check, None)):
             self._tell(
                 "file_truncated" if drop.size < offset else "file_rewritten", path=path, size=drop.size, taken=offset,
                 hint="it is read from its beginning; lines that were taken before count as duplicates",
             )  # fmt: skip
-            self.buffer.begin_again(drop.key)
-            offset = 0
+            self.buffer.forget([drop.key])
         settled = time.time() - drop.changed >= self.config.intake.settle_seconds
-        return Reading(drop, offset, settled, self.config.intake.max_line_bytes)
-
-    def _rewritten(self, drop: Drop, offset: int) -> bool:
-        known = self.checks.get(drop.key)
-        if known is None or known[0] != offset:
-            return not self.buffer.recognises(drop)  # it was read before this daemon started
-        found = intake.check(drop, offset)
-        return found is not None and found != known[1]
+        return Reading(drop, self.buffer.taken(drop.key), settled, self.config.intake.max_line_bytes)
 
     def _commit(self, chunks: list[Chunk], readings: dict[str, Reading]) -> None:
         """Makes chunks durable, then remembers how far the files they come from were taken."""
@@ -140,8 +131,6 @@ class Ingest:
         for reading in readings.values():
             drop, taken = reading.drop, not reading.waits and reading.ended
             self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
-            if not drop.packed and reading.offset:
-                self.checks[drop.key] = (reading.offset, intake.check(drop, reading.offset))
         if receipt != Receipt():
             self.duplicates += receipt.duplicates
             self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
@@ -165,10 +154,10 @@ class Ingest:
                 clear.append((path, seen))
         if clear:
             files.remove_all(Path(path) for path, _ in clear)
-            for path, seen in clear:
+            for path, _ in clear:
                 del self.seen[path]
-                self.checks.pop(seen.key, None)
-            self.buffer.keep_offsets({seen.key for seen in self.seen.values()})
+            # Another file may get their inodes.
+            self.buffer.forget({seen.key for _, seen in clear} - {seen.key for seen in self.seen.values()})
 
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:

@@ -14,7 +14,7 @@ from daemon import anchors
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
 from daemon.worker_client import WorkerClient
-from genome import adapters, batches, jobs, registry, triggers
+from genome import adapters, batches, files, jobs, registry, triggers
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config
 from genome.jobs import Example, Job
@@ -86,10 +86,12 @@ def fewest(config: Config) -> int:
 
 def unordered(home: Home) -> list[Batch]:
     """Queued batches that want a job now: one a domain, and none while the domain's last is under way."""
-    known = {directory.id for directory in jobs.completed(home)}
-    busy = {(job.persona, job.domain) for job in (directory.job() for directory in jobs.active(home))}
+    with files.locked(home.lock):  # the gate and the runner move what has ended
+        known = {directory.id for directory in jobs.completed(home)}
+        busy = {(job.persona, job.domain) for job in (directory.job() for directory in jobs.active(home))}
+        waiting = batches.all_queued(home)
     chosen = []
-    for batch in batches.all_queued(home):
+    for batch in waiting:
         if (batch.persona, batch.domain) not in busy and job_id(batch) not in known:
             busy.add((batch.persona, batch.domain))
             chosen.append(batch)

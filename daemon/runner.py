@@ -49,8 +49,9 @@ class Runner:
     def _next(self) -> JobDirectory | None:
         if self.home.paused.exists():
             return None
-        waiting = (directory for directory in jobs.active(self.home) if directory.state() in ("waiting", "training"))
-        return next(waiting, None)
+        with files.locked(self.home.lock):  # the gate moves ended ones away
+            waiting = (found for found in jobs.active(self.home) if found.state() in ("waiting", "training"))
+            return next(waiting, None)
 
     async def _run(self, directory: JobDirectory) -> None:
         job = await anyio.to_thread.run_sync(directory.job)
@@ -66,8 +67,9 @@ class Runner:
                 await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
                 return
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
-        await anyio.to_thread.run_sync(result.write, directory.result_file)
+        # First: nobody comes back to a job that has a result, and checkpoints are large.
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
+        await anyio.to_thread.run_sync(result.write, directory.result_file)
         self.announcer.tell("trained", job=job.id, adapter=found.id, seconds=round(result.train_seconds, 1))
         self.gate.ring()
 

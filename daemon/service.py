@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon import actions, status
-from genome import errors, jobs, registry, sockets
+from genome import errors, files, jobs, registry, sockets
 from genome.errors import GenomeError
 from genome.lines import Line, Reader
 from genome.v1 import learning_pb2 as pb
@@ -80,8 +80,9 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return await self._answer(context, self._list_jobs)
 
     def _list_jobs(self) -> pb.ListJobsResponse:
-        found = [*jobs.active(self.home), *jobs.completed(self.home)]
-        return pb.ListJobsResponse(jobs=[_job(jobs.summary(directory)) for directory in found])
+        with files.locked(self.home.lock):
+            found = [jobs.summary(directory) for directory in (*jobs.active(self.home), *jobs.completed(self.home))]
+        return pb.ListJobsResponse(jobs=[_job(summary) for summary in found])
 
     async def StartJob(self, request: pb.StartJobRequest, context: Any) -> pb.StartJobResponse:
         started = await self._act(

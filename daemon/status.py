@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from daemon import worker_client
-from genome import adapters, batches, jobs, pending, registry, rejected, sockets, triggers
+from genome import adapters, batches, files, jobs, pending, registry, rejected, sockets, triggers
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -21,12 +21,17 @@ ANSWER_SECONDS = 2.0
 
 
 def read(home: Home, config: Config) -> dict[str, Any]:
-    """The state of a home, as plain data."""
+    """The state of a home, as plain data. Under the lock: what moves between two looks would be counted twice."""
+    with files.locked(home.lock):
+        return _read(home, config)
+
+
+def _read(home: Home, config: Config) -> dict[str, Any]:
     return {
         "home": str(home.root),
         "base": config.base,
         "training_paused": home.paused.exists(),
-        "buffer": read_buffer(home),
+        "buffer": _read_buffer(home),
         "jobs": [jobs.summary(directory) for directory in jobs.active(home)],
         "personas": [_persona(home, promotion) for promotion in registry.newest(home)],
     }
@@ -74,6 +79,12 @@ def waiting(home: Home, config: Config) -> dict[str, str]:
 
 
 def read_buffer(home: Home) -> dict[str, Any]:
+    """What was taken, what waits, what was refused."""
+    with files.locked(home.lock):
+        return _read_buffer(home)
+
+
+def _read_buffer(home: Home) -> dict[str, Any]:
     return {
         "domains": [_domain(home, persona, domain) for persona, domain in home.domains()],
         "rejected_lines": sum(1 for _ in rejected.read(home)),

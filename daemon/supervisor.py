@@ -155,9 +155,23 @@ def recover(home: Home) -> None:
         files.make_directory(directory)
     with files.locked(home.lock):
         batches.settle(home)
-        for path in home.root.rglob(f"{files.UNFINISHED}*"):
-            if not path.is_relative_to(home.inbox) and path.exists():
-                files.remove(path)
+        for path in _half_made(home):
+            files.remove(path)
+
+
+def _half_made(home: Home) -> list[Path]:
+    """What a crash left half-made; neither the user's, nor in a job's checkpoints.
+
+    There the last daemon's trainer may still be writing, and removing beside it fails; the next trainer clears up.
+    """
+    found = []
+    for folder, folders, names in os.walk(home.root):
+        if Path(folder) != home.inbox:
+            found += [Path(folder, name) for name in (*folders, *names) if name.startswith(files.UNFINISHED)]
+        if Path(folder) in (home.inbox, home.checkpoints("")):
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(files.UNFINISHED)]
+    return found
 
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:

@@ -10,6 +10,7 @@ The rename of the batch's directory is the act; the segments follow it, and `set
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from genome.lines import Line
 from genome.records import Record
 from genome.segments import Stored
 from genome.signals import Signal
+
+SEGMENT = re.compile(r"\d{4}-\d\d-\d\d-\d{3,}\.jsonl")
 
 
 class Batch(Record):
@@ -130,7 +133,7 @@ def all_queued(home: Home) -> list[Batch]:
 def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
     """Names of segments no batch has taken, oldest first."""
     directory = home.pending(persona, domain)
-    present = sorted((path.name for path in directory.glob("*.jsonl")), key=order) if directory.is_dir() else []
+    present = sorted((path.name for path in _segments_in(directory)), key=order)
     sealed = sealed_segments(home, persona, domain)
     return [name for name in present if name not in sealed]
 
@@ -144,7 +147,7 @@ def all_segments(home: Home, persona: str, domain: str) -> list[Path]:
     """Every segment there is, wherever it lies now."""
     ended = (home.archive(persona, domain), home.set_aside(persona, domain))
     places = [home.pending(persona, domain), *(batch for place in ended for batch in place.glob("batch-*"))]
-    return [path for place in places for path in place.glob("*.jsonl")]
+    return [path for place in places for path in _segments_in(place)]
 
 
 def order(name: str) -> tuple[str, int]:
@@ -254,6 +257,13 @@ def _enough(lines: list[Line], policy: HeldOutPolicy) -> bool:
 
 def _stored(home: Home, batch: Batch) -> Iterator[Stored]:
     return segments.scan_all(_segment(home, batch, name) for name in batch.segments)
+
+
+def _segments_in(directory: Path) -> list[Path]:
+    """Whatever else lies there is none of ours."""
+    if not directory.is_dir():
+        return []
+    return [path for path in directory.iterdir() if SEGMENT.fullmatch(path.name)]
 
 
 def _move(home: Home, batch: Batch, place: Path) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
-from genome.intake import BYTE_ORDER_MARK, Chunk, Drop
+from genome.intake import BYTE_ORDER_MARK, NOTHING, Chunk, Taken
 from genome.layout import Home
 from genome.ledger import Ledger, Mark, Marks, key
 from genome.lines import Line, Reader
@@ -29,8 +28,6 @@ from genome.signals import Defaults
 
 MAX_OPEN_SEGMENTS = 32
 """Of as many domains the newest segment is kept open."""
-RECOGNISED_BYTES = 1 << 16
-"""Of a file that are looked at to know it again."""
 RETRY_SECONDS = 5.0
 """After which a full buffer is looked at again."""
 
@@ -65,7 +62,7 @@ class Buffer:
     home: Home
     limits: Intake
     ledger: Ledger = field(init=False)
-    offsets: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, Taken] = field(default_factory=dict)
     """By file key: where reading goes on. Files that left the inbox are forgotten."""
     _refused: set[tuple[str, int, int]] = field(default_factory=set)
     """Of chunks that may be read again, so that no line is refused twice."""
@@ -95,7 +92,7 @@ class Buffer:
         self._close()
         self._heard = {}
         self.ledger.open()
-        self.offsets = dict(self.ledger.marks.offsets)
+        self.progress = {known: Taken(*taken) for known, taken in self.ledger.marks.taken.items()}
         self._marks = dict(self.ledger.marks.domains)
         self._rejected_mark, self._refused = self.ledger.marks.rejected, set(self.ledger.marks.refused)
         for persona, domain in self.home.domains():
@@ -106,7 +103,9 @@ class Buffer:
 
     def _load_segments(self, persona: str, domain: str) -> None:
         place = f"{persona}/{domain}"
-        for path in sorted(batches.all_segments(self.home, persona, domain), key=lambda path: batches.order(path.name)):
+        with files.locked(self.home.lock):  # nothing moves from one place to the next between looking at the two
+            found = batches.all_segments(self.home, persona, domain)
+        for path in sorted(found, key=lambda path: batches.order(path.name)):
             name, mark = path.name, self._marks.get(place)
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
@@ -133,38 +132,13 @@ class Buffer:
                 self._saw(line.origin, line.time)
             self._rejected_mark = Mark(segment=path.name, bytes=end)
 
-    def offset(self, file_key: str) -> int:
-        return self.offsets.get(file_key, 0)
+    def taken(self, file_key: str) -> Taken:
+        return self.progress.get(file_key, NOTHING)
 
-    def recognises(self, drop: Drop) -> bool:
-        """Whether the file still is what was read of it: the last good line before its offset is one that is stored.
-
-        Of a file that was removed the device, the inode and the first line may come again with another one.
-        """
-        offset = self.offset(drop.key)
-        found = intake.before(drop, offset, RECOGNISED_BYTES)
-        if not found.endswith(b"\n") and intake.before(drop, offset + 1, 1).strip():
-            return False  # within a line nothing was ever left
-        pieces = found.split(b"\n")
-        if len(found) < offset:
-            del pieces[0]  # only the end of a line
-        elif pieces:
-            pieces[0] = pieces[0].removeprefix(BYTE_ORDER_MARK)
-        defaults = self.defaults(0, drop.persona, drop.domain)
-        with self._writing:
-            for raw in reversed(pieces):
-                with suppress(InvalidInput):
-                    return bool(self.ledger.known([key(self._reader.line(raw, defaults).id)]))
-        return True
-
-    def begin_again(self, file_key: str) -> None:
-        """The file was truncated or rewritten: all of it is read. What was in it before is known by its id."""
-        self.offsets[file_key] = 0
-
-    def keep_offsets(self, file_keys: set[str]) -> None:
-        """Forgets the files that left the drop zone: all but ``file_keys``."""
-        if len(self.offsets) > len(file_keys):
-            self.offsets = {known: offset for known, offset in self.offsets.items() if known in file_keys}
+    def forget(self, file_keys: Iterable[str]) -> None:
+        """Files that left the drop zone, or are to be read again: what they held is known by its id."""
+        for file_key in file_keys:
+            self.progress.pop(file_key, None)
 
     def commit(self, chunks: Sequence[Chunk], now: float) -> Receipt:
         """Stores the lines of chunks, accepted and refused, durably; then moves the offsets."""
@@ -172,12 +146,14 @@ class Buffer:
             millis = int(now * 1000)
             accepted: list[Stored] = []
             refused: list[Rejected] = []
-            begins: dict[str, int] = {}  # two chunks of a file are one here: the second may be stored before the first
+            begins: dict[
+                str, Taken
+            ] = {}  # two chunks of a file are one here: the second may be stored before the first
             for chunk in chunks:
                 self._read(chunk, begins.setdefault(chunk.drop.key, chunk.start), millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)
             for chunk in chunks:
-                self.offsets[chunk.drop.key] = chunk.end
+                self.progress[chunk.drop.key] = chunk.end
             return receipt
 
     def accept(self, lines: Iterable[Line], now: float) -> Receipt:
@@ -189,34 +165,35 @@ class Buffer:
         """What a line need not say, where its place says ``persona`` and ``domain``."""
         return Defaults(millis, persona or self.limits.default_persona, domain or self.limits.default_domain)
 
-    def _read(self, chunk: Chunk, begin: int, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
+    def _read(self, chunk: Chunk, begin: Taken, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
         """Appends what becomes of every line of ``chunk``, committed from ``begin`` on, to one of the lists."""
-        drop, offset, limit = chunk.drop, chunk.start, self.limits.max_line_bytes
-        file, shown, line = drop.key, drop.shown, self._reader.line
+        drop, limit, line = chunk.drop, self.limits.max_line_bytes, self._reader.line
+        file, shown, (start, check), offset = drop.key, drop.shown, begin, chunk.start.offset
         name = shown.rpartition("/")[2]
         defaults = self.defaults(millis, drop.persona, drop.domain)
 
         def refuse(reason: str, raw: bytes, index: int) -> None:
             encoded, number = base64.b64encode(raw).decode(), self._line_number(chunk) + index
-            refused.append(Rejected(reason, shown, number, Origin(file, name, offset, begin), encoded, millis))
+            refused.append(Rejected(reason, shown, number, Origin(file, name, offset, start, check), encoded, millis))
 
         if chunk.damage:
             refuse(chunk.damage, chunk.data, 0)
             return
         for index, raw in enumerate(chunk.data.split(b"\n")):
-            text = raw if offset else raw.removeprefix(BYTE_ORDER_MARK)
-            try:
-                if len(raw) > limit:
-                    raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
-                accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, begin)))
-            except InvalidInput as error:
-                if text.strip():
-                    refuse(str(error), text.removesuffix(b"\r"), index)
+            if raw:
+                text = raw if offset else raw.removeprefix(BYTE_ORDER_MARK)
+                try:
+                    if len(raw) > limit:
+                        raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
+                    accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start, check)))
+                except InvalidInput as error:
+                    if text.strip():
+                        refuse(str(error), text.removesuffix(b"\r"), index)
             offset += len(raw) + 1
 
     def _line_number(self, chunk: Chunk) -> int:
         """Which line of its file a chunk begins with. What was counted for the last refused line is not read again."""
-        key, start = chunk.drop.key, chunk.start
+        key, start = chunk.drop.key, chunk.start.offset
         if chunk.line is None and self._counted[:2] != (key, start):
             known = self._counted[1:] if self._counted[0] == key and self._counted[1] <= start else (0, 1)
             self._counted = (key, start, intake.line_number(chunk.drop, start, known))
@@ -285,10 +262,13 @@ class Buffer:
         if self.ledger.full or len(self._refused) >= ledger.RUN_IDS:
             # What lies before its file's offset is not read again; nor is a file that left the drop zone.
             if self._loaded:  # else not every file's offset is known yet
-                self._refused = {seen for seen in self._refused if seen[1] >= self.offsets.get(seen[0], seen[1] + 1)}
+                known = self.progress
+                self._refused = {
+                    seen for seen in self._refused if seen[0] in known and seen[1] >= known[seen[0]].offset
+                }
             refused = tuple(sorted(self._refused))
             self.ledger.flush(
-                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, offsets=self.offsets)
+                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, taken=self.progress)
             )
 
     def _check_room(self) -> None:
@@ -312,9 +292,8 @@ class Buffer:
     def _saw(self, origin: Origin, received: int) -> None:
         """The newest word counts: a file that was truncated has lower offsets than it had."""
         known = self._heard.get(origin.file, -1)
-        if received >= known:
-            lowest = self.offsets.get(origin.file, 0) if received == known else 0
-            self.offsets[origin.file] = max(lowest, origin.chunk)
+        if received > known or (received == known and origin.chunk >= self.taken(origin.file).offset):
+            self.progress[origin.file] = Taken(origin.chunk, origin.check)
             self._heard[origin.file] = received
 
     def _close(self) -> None:

@@ -1,8 +1,9 @@
 """From the drop zone to lines: which files are taken, how far they were read, what each line's place tells.
 
 A file is known by device, inode and a hash of its first line, so a rename changes nothing and a replacement is seen.
-Plain files may grow for weeks; compressed ones (`.jsonl.gz`, `.jsonl.zst`) are moved in whole, and their offsets count
-what is inside.
+Inodes are given again and first lines repeat, so an offset goes with a hash of what lies before it, and is believed
+only where that still agrees. Plain files may grow for weeks; compressed ones (`.jsonl.gz`, `.jsonl.zst`) are moved in
+whole, are known by a hash of all they hold, and their offsets count what is inside.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import xxhash
 
@@ -24,7 +25,7 @@ from genome.layout import NAME, Home
 
 CHUNK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 12
-CHECK_BYTES = 64
+CHECK_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PLAIN = ".jsonl"
 GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
@@ -39,7 +40,7 @@ class Drop:
 
     path: Path
     key: str
-    """``<device>-<inode>-<hash of the first line>``; of a compressed file, of its first bytes."""
+    """``<device>-<inode>-<hash of the first line>``; of a compressed file, of all of it."""
     stamp: Stamp
     persona: str
     domain: str
@@ -64,14 +65,24 @@ class Drop:
         return self.path.name.endswith(packed.SUFFIXES)
 
 
+class Taken(NamedTuple):
+    """How far a file was read."""
+
+    offset: int
+    check: int
+    """`check` of that offset: what lies before it, hashed."""
+
+
+NOTHING = Taken(0, 0)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive whole lines of one file, committed together."""
 
     drop: Drop
-    start: int
-    end: int
-    """Offset after the last byte taken."""
+    start: Taken
+    end: Taken
     data: bytes
     """What lies between; of one line that is over the limit, its beginning."""
     line: int | None = None
@@ -83,10 +94,10 @@ class Chunk:
 
 @dataclass
 class Reading:
-    """One pass over what a file holds beyond ``offset``."""
+    """One pass over what a file holds beyond what was ``taken``."""
 
     drop: Drop
-    offset: int
+    taken: Taken
     settled: bool
     """The file was still for long enough: its last line is whole though it has no newline."""
     max_line_bytes: int
@@ -97,16 +108,16 @@ class Reading:
     trouble: OSError | None = None
     """Why it was not."""
     lines: int | None = field(init=False)
-    """Before ``offset``; None: not counted."""
+    """Before what is read next; None: not counted."""
 
     def __post_init__(self) -> None:
-        self.lines = 0 if self.offset == 0 else None
+        self.lines = 0 if self.taken.offset == 0 else None
 
     def chunks(self) -> Iterator[Chunk]:
         """Whole lines, about 4 MiB of them at a time. Of one over the limit only the beginning is kept."""
         rest, passed = b"", 0  # of the line under way: what is kept, and how much more was read
         try:
-            for block in _blocks(self.drop, self.offset):
+            for block in _blocks(self.drop, self.taken.offset):
                 if passed:
                     newline = block.find(b"\n") + 1
                     if not newline:
@@ -144,10 +155,11 @@ class Reading:
 
     def _chunk(self, data: bytes, length: int, damage: str = "") -> Chunk:
         first = None if self.lines is None else self.lines + 1
-        made = Chunk(self.drop, self.offset, self.offset + length, data, first, damage)
+        end = self.taken.offset + length
+        made = Chunk(self.drop, self.taken, Taken(end, check(self.drop, end) or 0), data, first, damage)
         if self.lines is not None:
             self.lines += max(1, data.count(b"\n"))
-        self.offset += length
+        self.taken = made.end
         return made
 
 
@@ -203,19 +215,18 @@ def line_number(drop: Drop, offset: int, known: tuple[int, int] = (0, 1)) -> int
     return number
 
 
-def before(drop: Drop, offset: int, length: int) -> bytes:
-    """Up to ``length`` bytes that lie before ``offset`` now; none of a compressed file or one that cannot be read."""
-    with suppress(OSError), _opened(drop) as stream:
-        if stream is not None and not drop.packed:
-            start = max(0, offset - length)
-            return os.pread(stream.fileno(), offset - start, start)
-    return b""
-
-
 def check(drop: Drop, offset: int) -> int | None:
-    """A hash of the bytes before ``offset``: another one says that the file was rewritten. None: it cannot be told."""
-    found = before(drop, offset, CHECK_BYTES)
-    return xxhash.xxh3_64_intdigest(found) if found else None
+    """A hash of up to 4 KiB before ``offset``: another one says that the file was rewritten. 0 for compressed ones.
+
+    None: it cannot be told, since the file is gone or cannot be read.
+    """
+    if drop.packed or offset == 0:
+        return 0
+    with suppress(OSError), _opened(drop) as stream:
+        if stream is not None:
+            start = max(0, offset - CHECK_BYTES)
+            return xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start)) >> 1
+    return None
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -293,8 +304,11 @@ def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
             return None
         drop = Drop(path, "", _stamp(status), persona, domain)
         head = os.pread(descriptor, HEAD_BYTES, 0)
-        named = packed.is_whole(head, path.name) if drop.packed else b"\n" in head
-        if len(head) < HEAD_BYTES and not named and scan.now - drop.changed < scan.settle_seconds:
+        if drop.packed:  # all of it names it; whether a small one is whole can be seen at once
+            named = len(head) < HEAD_BYTES and packed.is_whole(head, path.name)
+        else:
+            named = b"\n" in head or len(head) == HEAD_BYTES
+        if not named and scan.now - drop.changed < scan.settle_seconds:
             scan.later.append(drop.changed + scan.settle_seconds)
             return None
         return replace(drop, key=_key(descriptor, status, drop.packed))
@@ -303,9 +317,13 @@ def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
 
 
 def _key(descriptor: int, status: os.stat_result, compressed: bool) -> str:
-    head = os.pread(descriptor, HEAD_BYTES, 0)
-    named = head if compressed else head.split(b"\n", 1)[0]
-    return f"{status.st_dev:x}-{status.st_ino:x}-{hashlib.sha256(named).hexdigest()[:12]}"
+    if compressed:
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        digest = hashlib.sha256(os.pread(descriptor, HEAD_BYTES, 0).split(b"\n", 1)[0])
+    return f"{status.st_dev:x}-{status.st_ino:x}-{digest.hexdigest()[:12]}"
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -282,7 +282,8 @@ def read_examples(path: Path) -> list[Example]:
 def _list(parent: Path) -> list[JobDirectory]:
     if not parent.is_dir():
         return []
-    return [JobDirectory(path) for path in sorted(parent.iterdir()) if (path / "job.json").exists()]
+    found = [path for path in sorted(parent.iterdir()) if not path.name.startswith(files.UNFINISHED)]
+    return [JobDirectory(path) for path in found if (path / "job.json").exists()]
 
 
 def summary(directory: JobDirectory) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Marks(Record):
     """The same of rejected/."""
     refused: tuple[tuple[str, int, int], ...] = ()
     """(file key, offset, xxh3) of refused lines that lie beyond their file's offset."""
-    offsets: dict[str, int] = Field(default_factory=dict)
-    """By file key (`genome.intake.Drop.key`): where reading goes on."""
+    taken: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """By file key (`genome.intake.Drop.key`): offset and check of where reading goes on."""
     flushes: int = 0
     """How many were made: the newest run's number."""
 

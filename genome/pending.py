@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,9 +48,11 @@ class Tally:
             del self.counted[gone]
         for path in sorted(present):
             start, found = self.counted.get(path, (0, Pending(persona, domain)))
-            if path.stat().st_size > start:
-                start, found = _count(path, start, found)
-                self.counted[path] = start, found
+            try:
+                if path.stat().st_size > start:
+                    self.counted[path] = start, found = _count(path, start, found)
+            except FileNotFoundError:
+                continue  # its batch just ended
             total += found
         return total
 
@@ -73,5 +76,9 @@ def _count(path: Path, start: int, found: Pending) -> tuple[int, Pending]:
 
 def waiting_bytes(home: Home) -> int:
     """Of all segments that are pending or queued."""
-    places = (home.pending(persona, domain) for persona, domain in home.domains())
-    return sum(path.stat().st_size for place in places for path in place.glob("*.jsonl"))
+    total = 0
+    for persona, domain in home.domains():
+        for path in home.pending(persona, domain).glob("*.jsonl"):
+            with suppress(FileNotFoundError):  # its batch just ended
+                total += path.stat().st_size
+    return total

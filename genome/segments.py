@@ -29,6 +29,8 @@ class Origin(msgspec.Struct, gc=False):
     """Of the line's first byte."""
     chunk: int
     """Where the chunk it was committed with begins. All before the newest chunk's beginning is on disk."""
+    check: int = 0
+    """`genome.intake.check` of that beginning."""
 
 
 class Stored(msgspec.Struct, omit_defaults=True, gc=False):

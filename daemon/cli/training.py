@@ -68,13 +68,14 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """What the jobs are doing, and how ended ones ended."""
-    from genome import jobs
+    from genome import files, jobs
 
     at = options.home_at(home)
     if watch:
         _follow(jobs.find(at, job) if job else _newest(at))
-    directories = [jobs.find(at, job)] if job else [*jobs.active(at), *jobs.completed(at)]
-    found = [jobs.summary(directory) for directory in directories]
+    with files.locked(at.lock):  # the daemon moves what has ended
+        directories = [jobs.find(at, job)] if job else [*jobs.active(at), *jobs.completed(at)]
+        found = [jobs.summary(directory) for directory in directories]
     if json:
         return options.answer(found, True, "")
     options.table(

@@ -150,6 +150,6 @@ def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, dro
     """File, line and reason of each."""
     drop(b"nope")
     found = next(intake.drops(filled, Scan(NOW, 0)))
-    Buffer(filled, Intake()).commit(list(Reading(found, 0, True, 1 << 20).chunks()), NOW)
+    Buffer(filled, Intake()).commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW)
     assert "drop.jsonl:1: not JSON" in genome("buffer", "rejected")[1]
     assert batches.queued(filled, "helper", "git") == []

@@ -33,7 +33,7 @@ def take(home: Home, into: Buffer, now: float = NOW, settle: float = 0.0) -> Rec
     total = Receipt()
     for found in intake.drops(home, Scan(now, settle)):
         settled = now - found.changed >= settle
-        for chunk in Reading(found, into.offset(found.key), settled, into.limits.max_line_bytes).chunks():
+        for chunk in Reading(found, into.taken(found.key), settled, into.limits.max_line_bytes).chunks():
             total += into.commit([chunk], now)
     return total
 

@@ -1,0 +1,55 @@
+"""The ingest loop, a step at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.events import Alarm, Announcer
+from daemon.ingest import Ingest
+from genome import pending
+from genome.buffer import Buffer
+from genome.config import Config
+from genome.layout import Home
+
+pytestmark = pytest.mark.anyio
+CONFIG = Config.model_validate({"base": "base", "intake": {"settle_seconds": 0, "inbox_retention_hours": 0}})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def started(home: Home, config: Config = CONFIG) -> Ingest:
+    buffer = Buffer(home, config.intake)
+    buffer.load()
+    return Ingest(home, config, buffer, Announcer(), Alarm())
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+async def test_a_reused_inode_hides_no_line(
+    home: Home, drop: Callable[..., Path], correction: Callable[..., Any], restart: bool
+) -> None:
+    """A cleared file's inode and first line come again with other lines behind them: all of those are taken."""
+    keep = {"settle_seconds": 0, "inbox_retention_hours": 1}  # by hand below, so that the inode certainly stays
+    config = CONFIG.model_copy(update={"intake": CONFIG.intake.model_copy(update=keep)})
+    path = drop(correction(0), correction(1), correction(2))
+    ingest = started(home, config)
+    await ingest.step()
+    path.write_bytes(b"\n".join(json.dumps(correction(number)).encode() for number in (0, 3, 4, 5)) + b"\n")
+    await (started(home, config) if restart else ingest).step()
+    assert pending.count(home, "helper", "git").examples == 6
+
+
+async def test_what_was_cleared_is_forgotten(
+    home: Home, drop: Callable[..., Path], correction: Callable[..., Any]
+) -> None:
+    """Once its lines are durable and its time is over, a file goes and nothing of it stays in memory."""
+    path, ingest = drop(correction(0)), started(home)
+    await ingest.step()
+    assert not path.exists() and ingest.buffer.progress == {} and ingest.seen == {}

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow bench lint proto base clean
+.PHONY: demo test test-slow torture bench lint proto base clean
 
 ## demo: one real turn of the loop on the shipped model, e.g. make demo ARGS="--json"
 demo: $(VENV)/.runtime
@@ -18,6 +18,10 @@ test: $(VENV)/.tests
 ## test-slow: the circle with every trainer, and on real text where that lies beside the checkout; about ten minutes
 test-slow: $(VENV)/.tests
 	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py -k "every_trainer or real_text" $(ARGS)
+
+## torture: a turn of the loop killed at every act, with every call failing, with every write lost; some minutes
+torture: $(VENV)/.tests
+	GENOME_TORTURE=1 $(BIN)/python -m pytest tests/torture -s $(ARGS)
 
 ## bench: decoding, loading and swapping against transformers and PEFT, and intake; about 20 minutes, on an idle machine
 bench: $(VENV)/.tests

@@ -50,6 +50,8 @@ class Ingest:
     """Why nothing is taken at the moment; empty: all is."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """By path."""
+    names: dict[str, str] = field(default_factory=dict)
+    """By file key: the path at the last look."""
     unreadable: set[Path] = field(default_factory=set)
     """Told already."""
 
@@ -79,7 +81,7 @@ class Ingest:
             return known is not None and known.taken and known.stamp == stamp
 
         settle = self.config.intake.settle_seconds
-        paths = {seen.key: path for path, seen in self.seen.items()}
+        self.names = {seen.key: path for path, seen in self.seen.items()}
         scan = Scan(time.time(), settle, unchanged)
         chunks: list[Chunk] = []
         readings: dict[str, Reading] = {}  # by file key
@@ -87,7 +89,7 @@ class Ingest:
             if drop.key in readings:  # a second name of one file
                 self._commit(chunks, readings)
                 chunks, readings = [], {}
-            reading = self._begin(drop, paths.get(drop.key))
+            reading = self._begin(drop)
             readings[drop.key] = reading
             for chunk in reading.chunks():
                 chunks.append(chunk)
@@ -108,12 +110,13 @@ class Ingest:
             self.buffer.forget([known for known in list(self.buffer.progress) if known not in present_keys])
         return min([*scan.later, *self._clear()], default=None)
 
-    def _begin(self, drop: Drop, was: str | None) -> Reading:
-        """Where to read on. What happened to the file, last seen at ``was``, is told, and never guessed about."""
+    def _begin(self, drop: Drop) -> Reading:
+        """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
         path, taken = drop.shown, self.buffer.taken(drop.key)
         known, offset = self.seen.get(str(drop.path)), taken.offset
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
+        was = self.names.get(drop.key)
         if offset and known is None and was is not None and not _same(intake.stamp(Path(was)), drop.stamp):
             self._tell("file_renamed", path=path, was=_shown(was), taken=offset)
         if not drop.packed and (drop.size < offset or intake.check(drop, offset) not in (taken.check, None)):

@@ -58,6 +58,7 @@ async def spawn(command: list[str], lock: Path, log: Path, environment: dict[str
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(held, 0)  # who held it before is gone, and its number may be another process's by now
         with log.open("ab") as errors:
             process = await anyio.open_process(
                 command,

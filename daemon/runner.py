@@ -16,7 +16,7 @@ from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
 from genome import adapters, files, jobs, lora
 from genome.config import Config
-from genome.errors import GenomeError
+from genome.errors import GenomeError, InvalidAdapter
 from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
@@ -63,7 +63,9 @@ class Runner:
                 return
             try:
                 found = await anyio.to_thread.run_sync(self._install, directory, job)
-            except GenomeError as error:
+            except InvalidAdapter as error:
+                if isinstance(error.__cause__, OSError):
+                    raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
                 await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
                 return
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
@@ -94,6 +96,8 @@ class Runner:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(directory.record, Event(event="stopped"))
                 raise
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group  # a full disk is told as one, not as a group of one
         return status
 
     async def _listen(self, directory: JobDirectory, child: process.Child) -> None:

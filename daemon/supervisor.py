@@ -150,10 +150,12 @@ async def serve(home: Home, config: Config) -> None:
 
 
 def recover(home: Home) -> None:
-    """Removes half-made things. All else is repaired by the loops, since they reconcile."""
+    """Syncs what is there and removes half-made things. All else is repaired by the loops, since they reconcile."""
     for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
         files.make_directory(directory)
     with files.locked(home.lock):
+        # What a killed daemon wrote and did not sync would be taken for stored, and its source be removed.
+        files.sync_found(home.root, (home.inbox, home.lock.parent, home.root / "checkpoints"))
         batches.settle(home)
         for path in _half_made(home):
             files.remove(path)

@@ -85,7 +85,9 @@ def list_ids(home: Home, persona: str | None = None) -> list[AdapterId]:
         if persona not in (None, owner.name) or not NAME.fullmatch(owner.name):
             continue
         for path in owner.iterdir():
-            match = ID.fullmatch(f"{owner.name}/{path.name}") if not path.name.startswith(files.UNFINISHED) else None
+            if path.name.startswith(files.UNFINISHED):
+                continue  # being installed this moment, or left by an install that failed
+            match = ID.fullmatch(f"{owner.name}/{path.name}")
             if match and (path / "manifest.json").exists():
                 found.append(AdapterId.parse(match[0]))
     return sorted(found)

@@ -134,13 +134,18 @@ def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
     """Names of segments no batch has taken, oldest first."""
     directory = home.pending(persona, domain)
     present = sorted((path.name for path in _segments_in(directory)), key=order)
-    sealed = sealed_segments(home, persona, domain)
-    return [name for name in present if name not in sealed]
+    taken = {name for batch in queued(home, persona, domain) for name in batch.segments}
+    free = [name for name in present if name not in taken]
+    if any(files.is_sealed(directory / name) for name in free):
+        # No batch came of them, or their batch ended and they could not follow it yet: then it is no longer queued.
+        taken = sealed_segments(home, persona, domain)
+    return [name for name in free if name not in taken]
 
 
 def sealed_segments(home: Home, persona: str, domain: str) -> set[str]:
-    """Names in pending/ that a queued batch has taken. Those of ended batches lie with them (see `settle`)."""
-    return {name for batch in queued(home, persona, domain) for name in batch.segments}
+    """Names a batch has taken: one that is queued, or one that ended, which its segments may not have followed yet."""
+    everywhere = (queued, archived, set_aside_batches)
+    return {name for find in everywhere for batch in find(home, persona, domain) for name in batch.segments}
 
 
 def all_segments(home: Home, persona: str, domain: str) -> list[Path]:

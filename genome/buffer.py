@@ -146,9 +146,7 @@ class Buffer:
             millis = int(now * 1000)
             accepted: list[Stored] = []
             refused: list[Rejected] = []
-            begins: dict[
-                str, Taken
-            ] = {}  # two chunks of a file are one here: the second may be stored before the first
+            begins: dict[str, Taken] = {}  # the second chunk of a file may be stored before the first
             for chunk in chunks:
                 self._read(chunk, begins.setdefault(chunk.drop.key, chunk.start), millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)

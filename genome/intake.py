@@ -288,7 +288,7 @@ def _folders(home: Home) -> Iterator[tuple[Path, str, str]]:
 def _named_folders(parent: Path) -> list[Path]:
     try:
         entries = [entry for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return []
     return sorted(Path(entry.path) for entry in entries if NAME.fullmatch(entry.name))
 

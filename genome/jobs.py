@@ -282,8 +282,8 @@ def read_examples(path: Path) -> list[Example]:
 def _list(parent: Path) -> list[JobDirectory]:
     if not parent.is_dir():
         return []
-    found = [path for path in sorted(parent.iterdir()) if not path.name.startswith(files.UNFINISHED)]
-    return [JobDirectory(path) for path in found if (path / "job.json").exists()]
+    made = (path for path in sorted(parent.iterdir()) if not path.name.startswith(files.UNFINISHED))
+    return [JobDirectory(path) for path in made if (path / "job.json").exists()]
 
 
 def summary(directory: JobDirectory) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Origin(msgspec.Struct, gc=False):
     offset: int
     """Of the line's first byte."""
     chunk: int
-    """Where the chunk it was committed with begins. All before the newest chunk's beginning is on disk."""
+    """Where, in that file, what was committed together begins. All before the newest such beginning is on disk."""
     check: int = 0
     """`genome.intake.check` of that beginning."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from daemon.runner import Runner, TrainerFailed
 from genome import adapters, batches, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
+from genome.errors import DiskFull
 from genome.jobs import Example, Job, JobDirectory, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
@@ -105,6 +107,20 @@ async def test_success_without_an_adapter_is_a_failure(home: Home, ordered: JobD
     await runner(home, "nothing").step()
     result = jobs.find(home, ordered.id).result()
     assert result is not None and result.adapter is None and "unusable" in (result.reason or "")
+
+
+async def test_a_full_disk_fails_no_job(home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room to install what was trained is told and tried again, until there is."""
+
+    def full(*_arguments: Any) -> None:
+        raise DiskFull("no room to write the adapter")
+
+    with monkeypatch.context() as patched, pytest.raises(DiskFull):
+        patched.setattr(adapters, "install", full)
+        await runner(home, "works").step()
+    shutil.rmtree(home.checkpoints(ordered.id) / "adapter")  # the fake trainer makes it anew
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
 
 
 async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDirectory) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from genome import files
+from genome import adapters, files, jobs
 from genome.errors import Busy, Damaged
+from genome.layout import Home
 from genome.records import Record
 
 
@@ -34,6 +35,22 @@ def test_a_number_is_taken_by_one_writer_only(tmp_path: Path) -> None:
     assert not files.create(tmp_path / "000001.json", b"second")
     assert (tmp_path / "000001.json").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["000001.json"]
+
+
+def test_a_number_that_is_taken_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the name it was written under could not be removed, and is the same file still."""
+    path, unlink = tmp_path / "000001.json", os.unlink
+
+    def fails_once_it_is_linked(name: Path) -> None:
+        if path.exists():
+            raise OSError(5, "Input/output error")
+        unlink(name)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(files.os, "unlink", fails_once_it_is_linked)
+        files.create(path, b"first")
+    assert not files.create(path, b"second")
+    assert path.read_bytes() == b"first"
 
 
 def test_a_failed_sync_is_never_taken_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +96,51 @@ def test_private_text_is_private(tmp_path: Path) -> None:
     files.make_directory(tmp_path / "a" / "b")
     files.append(tmp_path / "a" / "b" / "c", b"x\n")
     assert [(tmp_path / "a" / name).stat().st_mode & 0o777 for name in (".", "b", "b/c")] == [0o700, 0o700, 0o600]
+
+
+def test_a_name_is_synced_before_its_file_holds_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file was made by somebody who got no further; a file that holds lines costs no second sync."""
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_directory", synced.append)
+    (tmp_path / "left.jsonl").touch()
+    files.append(tmp_path / "left.jsonl", b"one\n")
+    files.append(tmp_path / "left.jsonl", b"two\n")
+    files.Appender(tmp_path / "new.jsonl").close()
+    assert synced == [tmp_path, tmp_path]
+
+
+def test_a_directory_whose_sync_failed_is_synced_before_the_next_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tries again finds the directory made, and would never sync the one it lies in."""
+    synced: list[Path] = []
+
+    def fails_once(directory: Path) -> None:
+        synced.append(directory)
+        if len(synced) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "_sync_directory", fails_once)
+    with pytest.raises(OSError, match="Input/output"):
+        files.make_directory(tmp_path / "persona")
+    files.append(tmp_path / "persona" / "segment.jsonl", b"one\n")
+    assert synced == [tmp_path, tmp_path, tmp_path / "persona"]
+
+
+def test_syncing_what_is_found_waits_for_nothing_and_follows_no_link(tmp_path: Path) -> None:
+    """A pipe nobody writes to, a socket's name and a link to nowhere do not keep a daemon from starting."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+    files.sync_found(tmp_path)
+
+
+def test_what_is_being_made_is_not_listed(tmp_path: Path) -> None:
+    """A job or an adapter under its unfinished name is neither run nor served, and keeps nobody from listing others."""
+    home = Home(tmp_path)
+    job, adapter = home.active_jobs / ".unfinished-job-1", home.adapters / "helper" / ".unfinished-git-v1.0"
+    for path, record in ((job, "job.json"), (adapter, "manifest.json")):
+        path.mkdir(parents=True)
+        (path / record).write_text("{}")
+    assert jobs.active(home) == [] and adapters.list_ids(home) == []

@@ -1,0 +1,40 @@
+"""Promise 1 at a batch's end: its segments belong to it, wherever they lie by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixed import NOW
+
+from genome import batches, files
+from genome.buffer import Buffer
+from genome.config import Intake
+from genome.layout import Home
+from genome.lines import from_signal
+
+
+def test_segments_that_could_not_follow_their_batch_are_not_pending_again(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where moving them fails they are taken all the same, so no second batch trains them; the next try moves them."""
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(10)], NOW)
+    policy = batches.HeldOutPolicy(0.3, 150)
+    batch = batches.form(home, "helper", "git", "test", NOW, policy)
+    assert batch is not None
+    move = files.move
+
+    def fails_for_segments(source: Path, target: Path) -> None:
+        if source.suffix == ".jsonl":
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "move", fails_for_segments)
+        with pytest.raises(OSError, match="Input/output"):
+            batches.archive(home, batch)
+    assert batches.form(home, "helper", "git", "test", NOW, policy) is None
+    batches.archive(home, batch)
+    assert len(list(batches.signals(home, batch))) == 10 and not list(home.pending("helper", "git").iterdir())

@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 ARGS ?=
+SHARE ?= 1
+FUZZ_SECONDS ?= 300
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow torture bench lint proto base clean
@@ -19,9 +21,10 @@ test: $(VENV)/.tests
 test-slow: $(VENV)/.tests
 	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py -k "every_trainer or real_text" $(ARGS)
 
-## torture: a turn of the loop killed at every act, with every call failing, with every write lost; some minutes
-torture: $(VENV)/.tests
-	GENOME_TORTURE=1 $(BIN)/python -m pytest tests/torture -s $(ARGS)
+## torture: every crash point, every failing call, lost writes, 1000 kills, poison, fuzzing; about an hour, SHARE=0.1 a tenth
+torture: $(VENV)/.torture
+	GENOME_TORTURE=$(SHARE) $(BIN)/python -m pytest tests/torture tests/genome/test_poison.py -s $(ARGS)
+	$(BIN)/python tests/fuzz/fuzz_line.py -max_total_time=$(FUZZ_SECONDS)
 
 ## bench: decoding, loading and swapping against transformers and PEFT, and intake; about 20 minutes, on an idle machine
 bench: $(VENV)/.tests
@@ -60,6 +63,10 @@ $(VENV)/.tests: $(VENV)/.runtime
 	@echo "installing what tests need"
 	@$(PIP) -e '.[torch,mlx,unsloth-cpu,test]'
 	@$(PIP) --no-deps unsloth unsloth_zoo
+	@touch $@
+
+$(VENV)/.torture: $(VENV)/.tests
+	@$(PIP) -e '.[torch,torture]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.tests

@@ -1,6 +1,6 @@
 """Kills at random, under load: supervisor, trainer and worker die by kill -9 and the home is held against what went in.
 
-A short run by itself; GENOME_TORTURE=1 makes it GENOME_TORTURE_KILLS (1000) long. GENOME_TORTURE_SEED gives it
+A short run by itself, a thousand kills with GENOME_TORTURE=1, a hundred with 0.1. GENOME_TORTURE_SEED gives it
 another seed: what is fed, who is killed and when follow from it, as far as the machine's timing lets them.
 """
 
@@ -28,8 +28,7 @@ from genome.layout import Home
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
 
-LONG = os.environ.get("GENOME_TORTURE") == "1"
-KILLS = int(os.environ.get("GENOME_TORTURE_KILLS", "1000")) if LONG else 24
+KILLS = round(1000 * float(os.environ.get("GENOME_TORTURE", "0"))) or 24
 SEED = int(os.environ.get("GENOME_TORTURE_SEED", "20"))
 VICTIMS = {"supervisor": 35, "trainer": 30, "worker": 20, "supervisor and trainer": 8, "everything": 7}
 """So often of a hundred."""

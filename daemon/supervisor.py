@@ -22,6 +22,7 @@ from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
 from daemon.planner import Planner
+from daemon.pruner import Pruner
 from daemon.runner import Runner
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
@@ -61,13 +62,14 @@ class Supervisor:
     runner: Runner
     gate: Gate
     deployer: Deployer
+    pruner: Pruner
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer)
+        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner)
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -178,7 +180,7 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer")}
+    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)
@@ -192,5 +194,6 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         runner=Runner(home, config, announcer, alarms["gate"]),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
+        pruner=Pruner(home, config, announcer),
         alarms=alarms,
     )

@@ -152,7 +152,7 @@ def all_segments(home: Home, persona: str, domain: str) -> list[Path]:
     """Every segment there is, wherever it lies now."""
     ended = (home.archive(persona, domain), home.set_aside(persona, domain))
     places = [home.pending(persona, domain), *(batch for place in ended for batch in place.glob("batch-*"))]
-    return [path for place in places for path in _segments_in(place)]
+    return [path for place in places for path in segments.listed(place) if SEGMENT.fullmatch(path.name)]
 
 
 def order(name: str) -> tuple[str, int]:
@@ -284,7 +284,7 @@ def _move(home: Home, batch: Batch, place: Path) -> None:
 def _segment(home: Home, batch: Batch, name: str) -> Path:
     for place in (home.archive, home.set_aside):
         path = place(batch.persona, batch.domain) / batch.id / name
-        if path.exists():
+        if segments.exists(path):
             return path
     return home.pending(batch.persona, batch.domain) / name
 

@@ -110,7 +110,7 @@ class Buffer:
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
             start = end = mark.bytes if mark is not None and name == mark.segment else 0
-            files.sync_file(path)
+            segments.sync(path)
             for position, stored in segments.scan(path, start):
                 end = position
                 self.ledger.add([key(stored.signal.id)])
@@ -120,7 +120,7 @@ class Buffer:
             self._flush_if_full()
 
     def _load_rejected(self) -> None:
-        for path in sorted(self.home.rejected.glob("*.jsonl")) if self.home.rejected.is_dir() else []:
+        for path in rejected.days(self.home):
             mark = self._rejected_mark
             if mark is not None and path.name < mark.segment:
                 continue
@@ -170,9 +170,12 @@ class Buffer:
         name = shown.rpartition("/")[2]
         defaults = self.defaults(millis, drop.persona, drop.domain)
 
+        whole = not chunk.damage and len(chunk.data) == chunk.end.offset - chunk.start.offset
+
         def refuse(reason: str, raw: bytes, index: int) -> None:
             encoded, number = base64.b64encode(raw).decode(), self._line_number(chunk) + index
-            refused.append(Rejected(reason, shown, number, Origin(file, name, offset, start, check), encoded, millis))
+            origin = Origin(file, name, offset, start, check)
+            refused.append(Rejected(reason, shown, number, origin, encoded, millis, whole))
 
         if chunk.damage:
             refuse(chunk.damage, chunk.data, 0)

@@ -131,6 +131,23 @@ class Gate(Section):
     """Longest prompt, and longest answer, of an anchor."""
 
 
+class Prune(Section):
+    """What is kept, and for how long. Signals are kept for ever, and so is what a rollback needs."""
+
+    compress_archive_days: float = Field(7.0, ge=0)
+    """Segments of ended batches are compressed so long after their batch was formed."""
+    job_examples_days: float = Field(14.0, ge=0)
+    """train.jsonl of jobs that were promoted or refused; the batch's signals stay."""
+    completed_jobs_days: float = Field(90.0, ge=0)
+    """Jobs that ended, but for failed ones whose batch still waits."""
+    checkpoints_days: float = Field(30.0, ge=0)
+    """Of jobs that failed and may be tried again."""
+    adapters_kept: int = Field(10, ge=1)
+    """Newest versions of each domain."""
+    rollback_days: float = Field(30.0, ge=0)
+    """Older versions stay while they were served, or made, so recently."""
+
+
 class Persona(Section):
     """What differs for one persona."""
 
@@ -146,6 +163,7 @@ class Config(Section):
     triggers: Triggers = Triggers()
     training: Training = Training()
     gate: Gate = Gate()
+    prune: Prune = Prune()
     personas: dict[str, Persona] = {}
 
     def triggers_for(self, persona: str) -> Triggers:

@@ -60,6 +60,8 @@ class Damaged(GenomeError):
 
 
 EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+EXIT_REPAIRED = 10
+"""`genome fsck --repair` found something, and mended all of it."""
 EXIT_CODES: dict[type[GenomeError], int] = {
     InvalidInput: 3,
     NotFound: 4,

@@ -122,6 +122,16 @@ def is_sealed(path: Path) -> bool:
     return not os.stat(path).st_mode & stat.S_IWUSR
 
 
+def cut_torn_line(path: Path) -> None:
+    """Removes what follows the last newline of an append-only file, durably: it was never acknowledged."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _cut_torn_line(descriptor)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def put(path: Path, data: bytes) -> None:
     """Writes a file inside an unfinished directory, which is synced with all that is in it."""
     with room(path):
@@ -132,16 +142,16 @@ def put(path: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Puts a whole file in place of whatever is there, durably and in one step."""
-    aside = _write_aside(path, data)
+def write(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Puts a whole file in place of whatever is there, durably and in one step. ``data``: or blocks of it."""
+    aside = _write_aside(path, [data] if isinstance(data, bytes) else data)
     os.replace(aside, path)
     sync_directory(path.parent)
 
 
 def create(path: Path, data: bytes) -> bool:
     """Puts a whole file in place if nothing is there; False if something is. In one step, also between processes."""
-    aside = _write_aside(path, data)
+    aside = _write_aside(path, [data])
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -293,7 +303,18 @@ def locked(path: Path, owner: str = "", wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_aside(path: Path, data: bytes) -> Path:
+def is_held(path: Path) -> bool:
+    """Whether another process, or another part of this one, holds that lock."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path, wait=False):
+            return False
+    except Busy:
+        return True
+
+
+def _write_aside(path: Path, blocks: Iterable[bytes]) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
     with room(path):
@@ -302,7 +323,8 @@ def _write_aside(path: Path, data: bytes) -> Path:
             os.unlink(aside)
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(descriptor, data)
+            for block in blocks:
+                _write_all(descriptor, block)
             sync(descriptor)
         except OSError:
             with suppress(OSError):

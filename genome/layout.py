@@ -99,6 +99,11 @@ class Home:
         return self.buffer / "rejected"
 
     @property
+    def retried(self) -> Path:
+        """Which refused lines were given to the inbox again."""
+        return self.rejected / "retried.jsonl"
+
+    @property
     def ledger(self) -> Path:
         """Which ids were accepted, and how far files were read; made from the segments."""
         return self.buffer / "ledger"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,17 +101,15 @@ class Ledger:
 
     def open(self) -> None:
         """Reads marks and runs. Damaged, they are removed: then the segments are to be read from their beginning."""
-        self.recent, self.runs, self.marks = set(), [], Marks()
+        self.recent = set()
         try:
-            if not (self.home.ledger / "marks.json").exists():
-                self.forget()  # runs nobody vouches for would be taken for newer ones later
-            else:
-                files.remove_unfinished(self.home.ledger)
-                self.marks = Marks.read(self.home.ledger / "marks.json")
-                self.runs = _whole([_open_run(path) for path in sorted(self.home.ledger.glob("*.ids"))])
-                _check_complete(self.runs, self.marks.flushes)
+            self.marks, self.runs, merged = read(self.home)
         except Damaged:
             self.forget()
+            return
+        for run in merged:
+            files.remove(run.path)
+        files.remove_unfinished(self.home.ledger)
 
     def forget(self) -> None:
         """Begins anew; whoever calls it reads the segments again."""
@@ -165,6 +162,24 @@ class Ledger:
             files.remove(old)
 
 
+def read(home: Home) -> tuple[Marks, list[Run], list[Run]]:
+    """Marks, runs, and the runs a crash left beside the one they were merged into. Changes nothing.
+
+    Raises Damaged if it is not what was written. Marks come first: who writes meanwhile only adds to the runs.
+    """
+    try:
+        marks = Marks.from_bytes((home.ledger / "marks.json").read_bytes())
+    except FileNotFoundError:
+        if next(home.ledger.glob("*.ids"), None) is not None:
+            raise Damaged(f"{home.ledger} has no marks.json, so nobody knows what its runs cover") from None
+        return Marks(), [], []
+    except ValueError as error:
+        raise Damaged(f"{home.ledger / 'marks.json'} cannot be read: {error}") from error
+    runs, merged = _whole([_open_run(path) for path in sorted(home.ledger.glob("*.ids"))])
+    _check_complete(runs, marks.flushes)
+    return marks, runs, merged
+
+
 def _open_run(path: Path) -> Run:
     match = RUN.fullmatch(path.name)
     size = path.stat().st_size
@@ -176,16 +191,13 @@ def _open_run(path: Path) -> Run:
     return Run(path, int(match[1]), int(match[2]), mapped[0], mapped[1])
 
 
-def _whole(runs: list[Run]) -> list[Run]:
-    """Without those a crash left beside the run they were merged into."""
+def _whole(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Those that count, and those that lie beside the one they were merged into."""
     kept: list[Run] = []
+    merged: list[Run] = []
     for run in sorted(runs, key=lambda run: (run.first, -run.last)):
-        if kept and run.last <= kept[-1].last:
-            with suppress(FileNotFoundError):
-                files.remove(run.path)
-        else:
-            kept.append(run)
-    return kept
+        (merged if kept and run.last <= kept[-1].last else kept).append(run)
+    return kept, merged
 
 
 def _check_complete(runs: list[Run], flushes: int) -> None:

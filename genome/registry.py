@@ -131,10 +131,21 @@ def roll_back(home: Home, persona: str, now: float, reason: str, to: str | None 
     if promotion.builds_on:
         target = Promotion.read(_path(home, persona, promotion.builds_on))
         stack, builds_on = target.stack, target.builds_on
+        _check_there(home, target)
     return _append(home, promotion, Promotion(
         number=0, persona=persona, kind="rollback", stack=stack, builds_on=builds_on,
         reason=reason, created=int(now * 1000),
     ))  # fmt: skip
+
+
+def _check_there(home: Home, target: Promotion) -> None:
+    """Raises Conflict if an old version was pruned since: then nothing could serve that record's stack."""
+    for entry in target.stack:
+        if not (home.adapter(entry.adapter) / "manifest.json").exists():
+            raise Conflict(
+                f"promotion {target.number} of {target.persona} cannot be returned to: {entry.adapter} is not there",
+                "genome adapter list shows what is; deploy one of those",
+            )
 
 
 def _put(home: Home, adapter_id: str, now: float, kind: Kind, reason: str, job: str | None = None) -> Promotion:

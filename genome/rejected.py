@@ -1,10 +1,15 @@
-"""Refused lines: kept as they were, with where they came from and why, in rejected/<day>.jsonl."""
+"""Refused lines: kept as they were, with where they came from and why, in rejected/<day>.jsonl.
+
+A line that was given to the inbox again (`genome.retry`) stays where it is, and rejected/retried.jsonl names it: the
+days' files are the daemon's, which appends to them and goes by their lengths.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import xxhash
@@ -14,6 +19,7 @@ from genome.layout import Home
 from genome.segments import Origin
 
 _ENCODER = msgspec.json.Encoder()
+T = TypeVar("T")
 
 
 class Rejected(msgspec.Struct, gc=False):
@@ -29,6 +35,8 @@ class Rejected(msgspec.Struct, gc=False):
     """The line as it was, base64; of one over the limit, its beginning."""
     time: int
     """Milliseconds since 1970."""
+    whole: bool = True
+    """Whether ``raw`` is all of the line."""
 
     @property
     def raw_bytes(self) -> bytes:
@@ -40,16 +48,45 @@ class Rejected(msgspec.Struct, gc=False):
         return self.origin.file, self.origin.offset, xxhash.xxh3_64_intdigest(self.raw.encode())
 
 
-def encode(lines: Iterable[Rejected]) -> bytes:
+class Retried(msgspec.Struct, gc=False):
+    """One line of rejected/retried.jsonl: a refused line that can be read by now, and lies in the inbox again."""
+
+    identity: tuple[str, int, int]
+    """`Rejected.identity`."""
+    into: str
+    """Name of the file it was put into: what its signal has as origin."""
+    time: int
+    """Milliseconds since 1970."""
+
+
+def encode(lines: Iterable[Rejected | Retried]) -> bytes:
     return _ENCODER.encode_lines(lines)
 
 
+def days(home: Home) -> list[Path]:
+    """The files of refused lines, oldest first."""
+    return sorted(home.rejected.glob("[0-9]*.jsonl")) if home.rejected.is_dir() else []
+
+
 def read(home: Home) -> Iterator[Rejected]:
-    for path in sorted(home.rejected.glob("*.jsonl")) if home.rejected.is_dir() else []:
-        yield from (rejected for _, rejected in scan(path, 0))
+    """Every line that is refused still."""
+    gone = retried(home)
+    for path in days(home):
+        yield from (rejected for _, rejected in scan(path, 0) if rejected.identity not in gone)
+
+
+def retried(home: Home) -> set[tuple[str, int, int]]:
+    """Identities of the lines that were given to the inbox again."""
+    path = home.retried
+    return {line.identity for _, line in _scan(path, 0, Retried)} if path.exists() else set()
 
 
 def scan(path: Path, start: int) -> Iterator[tuple[int, Rejected]]:
+    """(offset of its end, line) of every line of a day from the byte ``start`` on."""
+    return _scan(path, start, Rejected)
+
+
+def _scan(path: Path, start: int, kind: type[T]) -> Iterator[tuple[int, T]]:
     with path.open("rb") as stream:
         stream.seek(start)
         for line in stream:
@@ -57,6 +94,6 @@ def scan(path: Path, start: int) -> Iterator[tuple[int, Rejected]]:
                 return
             start += len(line)
             try:
-                yield start, msgspec.json.decode(line, type=Rejected)
+                yield start, msgspec.json.decode(line, type=kind)
             except ValueError as error:
                 raise Damaged(f"{path}, the line at byte {start - len(line)} cannot be read: {error}") from error

@@ -1,7 +1,8 @@
 """The command line: `genome`. Parsing comes first; what a verb needs is imported when it runs.
 
 Exit codes: 0 done · 1 unexpected · 2 wrong usage · 3 bad input, config or adapter · 4 not found · 5 conflict ·
-6 busy · 7 worker or daemon unavailable · 8 damaged file · 9 quality below what was asked · 130 interrupted.
+6 busy · 7 worker or daemon unavailable · 8 damaged file · 9 quality below what was asked · 10 damage repaired ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, buffer, continuous, serving, training
+from daemon.cli import adapters, buffer, continuous, serving, training, upkeep
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
 
 Exit codes: 0 done, 1 unexpected, 2 wrong usage, 3 bad input, 4 not found, 5 conflict, 6 busy,
-7 worker or daemon unavailable, 8 damaged file, 9 quality below what was asked, 130 interrupted.
+7 worker or daemon unavailable, 8 damaged file, 9 quality below what was asked,
+10 damage repaired, 130 interrupted.
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 serving.register(app)
+upkeep.register(app)
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(training.app, name="training")
 app.add_typer(adapters.app, name="adapter")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import msgspec
 import typer
 
 from daemon.cli import options
 from daemon.cli.options import DomainOption, HomeOption, JsonOption, PersonaOption
+
+if TYPE_CHECKING:
+    from genome.config import Config
+    from genome.layout import Home
 
 app = typer.Typer(help="What was taken, what waits, what was refused.", no_args_is_help=True)
 
@@ -28,11 +34,19 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     return None
 
 
-@app.command(epilog="Example: genome buffer rejected")
-def rejected(home: HomeOption = None, json: JsonOption = False) -> None:
+@app.command(epilog="Example: genome buffer rejected --retry")
+def rejected(
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Give those that can be read by now to the inbox again, once.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
     """Every refused line: its file, number and reason."""
     from genome import rejected as refused
 
+    if retry:
+        return _retry(*options.opened(home), json)
     found = list(refused.read(options.home_at(home)))
     if json:
         return options.answer([msgspec.to_builtins(line) for line in found], True, "")
@@ -40,6 +54,21 @@ def rejected(home: HomeOption = None, json: JsonOption = False) -> None:
         print(f"{line.file}:{line.line}: {line.reason}")
     print(f"{len(found)} rejected lines")
     return None
+
+
+def _retry(home: Home, config: Config, json: bool) -> None:
+    import time
+
+    from genome import retry
+
+    again = retry.retry(home, config.intake, time.time())
+    said = [f"{line.file}:{line.line}: {reason}" for line, reason in again.kept]
+    said += [f"{path} is in the inbox; a running daemon takes it now" for path in again.files]
+    said.append(f"{again.lines} lines were given to the inbox again, {len(again.kept)} stay rejected")
+    kept = [{**msgspec.to_builtins(line), "reason": reason} for line, reason in again.kept]
+    options.answer(
+        {"retried": again.lines, "files": [str(path) for path in again.files], "kept": kept}, json, "\n".join(said)
+    )
 
 
 @app.command(epilog="Example: genome buffer flush --persona helper-ai --domain typescript")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import whole_home
 from fixed import NOW
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from daemon import cli
-from genome import batches, config, intake, jobs, pending
+from genome import batches, config, files, intake, jobs, pending
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
@@ -153,3 +154,58 @@ def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, dro
     Buffer(filled, Intake()).commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW)
     assert "drop.jsonl:1: not JSON" in genome("buffer", "rejected")[1]
     assert batches.queued(filled, "helper", "git") == []
+
+
+def test_fsck_says_what_is_wrong_and_mends_it(genome: Callable[..., Any], filled: Home) -> None:
+    """0 for a whole home; 8 with one line a problem; 10 once all is repaired, then 0 again."""
+    assert genome("fsck") == (0, "30 signals accepted = 30 pending + 0 queued + 0 archived + 0 set aside + "
+                                 "0 superseded + 0 evidence\n0 lines rejected\nthe home is whole\n", "")  # fmt: skip
+    left = filled.jobs / ".unfinished-x"
+    left.mkdir()
+    code, out, _ = genome("fsck")
+    assert code == 8 and f"{left}: is half-made" in out and out.splitlines()[-1].endswith("genome fsck --repair")
+    assert json.loads(genome("fsck", "--json")[1])["problems"][0]["repairable"]
+    assert genome("fsck", "--repair")[0] == 10 and not left.exists()
+    assert genome("fsck", "--quick")[0] == 0
+
+
+def test_fsck_repairs_nothing_beside_a_daemon(genome: Callable[..., Any], filled: Home) -> None:
+    """Exit 6, naming who holds the home."""
+    with files.locked(filled.daemon_lock, "the daemon with process id 7"):
+        code, _, error = genome("fsck", "--repair")
+    assert code == 6 and "process id 7" in error
+
+
+def test_damage_that_cannot_be_mended_ends_with_8(genome: Callable[..., Any], filled: Home) -> None:
+    """Also after --repair."""
+    segment = next(filled.pending("helper", "git").glob("*.jsonl"))
+    segment.write_bytes(b"x" + segment.read_bytes())
+    assert genome("fsck", "--repair")[0] == 8 and "cannot be read" in genome("fsck")[1]
+
+
+def test_refused_lines_are_tried_again(genome: Callable[..., Any], filled: Home, drop: Any, correction: Any) -> None:
+    """--retry puts those that can be read by now into the inbox, and says why the others stay."""
+    drop(correction(0, personaId=None), b"nope")
+    found = next(intake.drops(filled, Scan(NOW, 0)))
+    Buffer(filled, Intake()).commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW)
+    assert json.loads(genome("buffer", "rejected", "--retry", "--json")[1])["retried"] == 0
+    filled.config.write_text(f"{filled.config.read_text()}\n[intake]\ndefault_persona = 'helper'\n")
+    code, out, _ = genome("buffer", "rejected", "--retry")
+    assert code == 0 and "1 lines were given to the inbox again, 1 stay rejected" in out
+    assert "nope" not in out and len(list((filled.inbox / "helper" / "git").iterdir())) == 1
+    assert "1 rejected lines" in genome("buffer", "rejected")[1]
+
+
+def test_prune_says_what_it_would_do_and_does_it(
+    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Any, drop: Any, monkeypatch: Any
+) -> None:
+    """--dry-run touches nothing; what it named is then done, once, and the home is whole."""
+    config.init(home, str(shipped_base))
+    whole_home.make(home, signal, drop, monkeypatch)
+    code, out, _ = genome("prune", "--dry-run", "--json")
+    would = json.loads(out)["acts"]
+    assert code == 0 and {act["act"] for act in would} == {"remove", "compress"}
+    assert all(Path(act["path"]).exists() for act in would)
+    assert json.loads(genome("prune", "--json")[1])["acts"] == would
+    assert not any(Path(act["path"]).exists() for act in would)
+    assert genome("prune")[1] == "there is nothing to do\n" and genome("fsck")[0] == 0

@@ -141,8 +141,10 @@ def _old_sets(home: Home, config: Config, job: Job, batch: Batch) -> list[tuple[
         for old in batches.archived(home, batch.persona, batch.domain)
         for signal in batches.held_out_part(home, old)
     ]
-    superseded = {signal.question for signal in batches.signals(home, batch)}
-    recall = [signal for signal in earlier if signal.question not in superseded][-config.gate.recall_examples :]
+    asked_anew = {signal.question for signal in batches.signals(home, batch)}
+    lost = batches.superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
+    known = [signal for signal in earlier if signal.question not in asked_anew and signal.id not in lost]
+    recall = known[max(0, len(known) - config.gate.recall_examples) :]
     sets = [
         ("anchors", [Question(answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]),
         (

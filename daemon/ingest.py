@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class Ingest:
     """Why nothing is taken at the moment; empty: all is."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """By path."""
+    names: dict[str, str] = field(default_factory=dict)
+    """By file key: the path at the last look."""
     unreadable: set[Path] = field(default_factory=set)
     """Told already."""
 
@@ -78,37 +81,45 @@ class Ingest:
             return known is not None and known.taken and known.stamp == stamp
 
         settle = self.config.intake.settle_seconds
+        self.names = {seen.key: path for path, seen in self.seen.items()}
         scan = Scan(time.time(), settle, unchanged)
         chunks: list[Chunk] = []
-        readings: list[Reading] = []
+        readings: dict[str, Reading] = {}  # by file key
         for drop in intake.drops(self.home, scan):
+            if drop.key in readings:  # a second name of one file
+                self._commit(chunks, readings)
+                chunks, readings = [], {}
             reading = self._begin(drop)
-            readings.append(reading)
+            readings[drop.key] = reading
             for chunk in reading.chunks():
                 chunks.append(chunk)
                 if len(chunks) >= COMMIT_CHUNKS or sum(len(chunk.data) for chunk in chunks) >= COMMIT_BYTES:
                     self._commit(chunks, readings)
-                    chunks, readings = [], [reading]
+                    chunks, readings = [], {drop.key: reading}
+            if reading.trouble is not None:
+                scan.unreadable.append(drop.path)
+                scan.later.append(time.time() + FULL_SECONDS)  # nothing tells when it can be read again
             if reading.waits:
                 scan.later.append(drop.changed + settle)
         self._commit(chunks, readings)
         self._report_unreadable(scan.unreadable)
         for gone in self.seen.keys() - present:
             del self.seen[gone]
-        self._forget_gone()
+        if not scan.unreadable:  # how far those were read must be known when they can be read again
+            present_keys = {seen.key for seen in self.seen.values()}
+            self.buffer.forget([known for known in list(self.buffer.progress) if known not in present_keys])
         return min([*scan.later, *self._clear()], default=None)
 
     def _begin(self, drop: Drop) -> Reading:
         """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
-        path, taken = str(drop.path), self.buffer.taken(drop.key)
-        known, offset = self.seen.get(path), taken.offset
+        path, taken = drop.shown, self.buffer.taken(drop.key)
+        known, offset = self.seen.get(str(drop.path)), taken.offset
         if known is not None and known.key != drop.key:
             self._tell("file_replaced", path=path, hint="the new one is read from its beginning")
-        if offset and known is None:
-            was = next((old for old, seen in self.seen.items() if seen.key == drop.key), None)
-            if was is not None:
-                self._tell("file_renamed", path=path, was=was, taken=offset)
-        if not drop.packed and (drop.size < offset or taken.check != intake.check(drop, offset)):
+        was = self.names.get(drop.key)
+        if offset and known is None and was is not None and not _same(intake.stamp(Path(was)), drop.stamp):
+            self._tell("file_renamed", path=path, was=_shown(was), taken=offset)
+        if not drop.packed and (drop.size < offset or intake.check(drop, offset) not in (taken.check, None)):
             self._tell(
                 "file_truncated" if drop.size < offset else "file_rewritten", path=path, size=drop.size, taken=offset,
                 hint="it is read from its beginning; lines that were taken before count as duplicates",
@@ -117,10 +128,10 @@ class Ingest:
         settled = time.time() - drop.changed >= self.config.intake.settle_seconds
         return Reading(drop, self.buffer.taken(drop.key), settled, self.config.intake.max_line_bytes)
 
-    def _commit(self, chunks: list[Chunk], readings: list[Reading]) -> None:
+    def _commit(self, chunks: list[Chunk], readings: dict[str, Reading]) -> None:
         """Makes chunks durable, then remembers how far the files they come from were taken."""
         receipt = self.buffer.commit(chunks, time.time()) if chunks else Receipt()
-        for reading in readings:
+        for reading in readings.values():
             drop, taken = reading.drop, not reading.waits and reading.ended
             self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
         if receipt != Receipt():
@@ -148,18 +159,24 @@ class Ingest:
             files.remove_all(Path(path) for path, _ in clear)
             for path, _ in clear:
                 del self.seen[path]
-            self._forget_gone()
-
-    def _forget_gone(self) -> None:
-        """Of files that left the drop zone nothing is remembered: another one may get their inode."""
-        present = {seen.key for seen in self.seen.values()}
-        self.buffer.forget([known for known in self.buffer.progress if known not in present])
+            # Another file may get their inodes.
+            self.buffer.forget({seen.key for _, seen in clear} - {seen.key for seen in self.seen.values()})
 
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:
             if path not in self.unreadable:
-                self._tell("file_unreadable", path=str(path), hint="the daemon's user may not read it: chmod it")
+                self._tell("file_unreadable", path=_shown(path), hint="the daemon's user may not read it: chmod it")
         self.unreadable = set(paths)
 
     def _tell(self, event: str, **facts: Any) -> None:
         anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
+
+
+def _same(found: Stamp | None, wanted: Stamp) -> bool:
+    """Whether it is one file: the second name is a hard link, then, and no rename."""
+    return found is not None and found[:2] == wanted[:2]
+
+
+def _shown(path: str | Path) -> str:
+    """A file's name may be bytes that are no text; what is told is."""
+    return os.fsencode(path).decode(errors="replace")

@@ -144,6 +144,7 @@ def live(supervisor: Supervisor) -> dict[str, Any]:
     return {
         "started": supervisor.started,
         "waiting": supervisor.planner.waiting,
+        "intake_stopped": supervisor.ingest.stopped,
         "duplicates": supervisor.ingest.duplicates,
         "deployed": supervisor.deployer.deployed,
         "trouble": {name: asdict(trouble) for name, trouble in supervisor.trouble.items()},

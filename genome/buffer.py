@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from genome import batches, files, intake, rejected, segments
+from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
 from genome.intake import BYTE_ORDER_MARK, NOTHING, Chunk, Taken
@@ -68,6 +68,10 @@ class Buffer:
     """Of chunks that may be read again, so that no line is refused twice."""
     _marks: dict[str, Mark] = field(default_factory=dict)
     _rejected_mark: Mark | None = None
+    _heard: dict[str, int] = field(default_factory=dict)
+    """While loading, by file key: when the newest line read so far was received."""
+    _counted: tuple[str, int, int] = ("", 0, 1)
+    """Of the file a line was refused from last: its key, an offset, and which line begins there."""
     _appenders: dict[tuple[str, str], files.Appender] = field(default_factory=dict)
     _waiting_bytes: int = 0
     """Of segments no batch was promoted with. Only grows until it is counted again."""
@@ -86,6 +90,7 @@ class Buffer:
         that only look stored.
         """
         self._close()
+        self._heard = {}
         self.ledger.open()
         self.progress = {known: Taken(*taken) for known, taken in self.ledger.marks.taken.items()}
         self._marks = dict(self.ledger.marks.domains)
@@ -110,7 +115,7 @@ class Buffer:
                 end = position
                 self.ledger.add([key(stored.signal.id)])
                 if stored.origin is not None:
-                    self._saw(stored.origin)
+                    self._saw(stored.origin, stored.received)
             self._marks[place] = Mark(segment=name, bytes=end)
             self._flush_if_full()
 
@@ -124,7 +129,7 @@ class Buffer:
             for position, line in rejected.scan(path, start):
                 end = position
                 self._refused.add(line.identity)
-                self._saw(line.origin)
+                self._saw(line.origin, line.time)
             self._rejected_mark = Mark(segment=path.name, bytes=end)
 
     def taken(self, file_key: str) -> Taken:
@@ -141,36 +146,41 @@ class Buffer:
             millis = int(now * 1000)
             accepted: list[Stored] = []
             refused: list[Rejected] = []
-            begins: dict[str, Taken] = {}
+            begins: dict[str, Taken] = {}  # the second chunk of a file may be stored before the first
             for chunk in chunks:
-                begin = begins.setdefault(chunk.drop.key, chunk.start)
-                self._read(chunk, begin, millis, accepted, refused)
+                self._read(chunk, begins.setdefault(chunk.drop.key, chunk.start), millis, accepted, refused)
             receipt = self._durably(accepted, refused, now)
             for chunk in chunks:
                 self.progress[chunk.drop.key] = chunk.end
-            self._flush_if_full()
             return receipt
 
     def accept(self, lines: Iterable[Line], now: float) -> Receipt:
         """Stores signals that came another way than by file; on disk when this returns."""
         with self._writing:
-            receipt = self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
-            self._flush_if_full()
-            return receipt
+            return self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
 
     def defaults(self, millis: int, persona: str = "", domain: str = "") -> Defaults:
         """What a line need not say, where its place says ``persona`` and ``domain``."""
         return Defaults(millis, persona or self.limits.default_persona, domain or self.limits.default_domain)
 
     def _read(self, chunk: Chunk, begin: Taken, millis: int, accepted: list[Stored], refused: list[Rejected]) -> None:
-        """Appends what becomes of every line of ``chunk`` to one of the lists. ``begin``: of its file's first chunk."""
+        """Appends what becomes of every line of ``chunk``, committed from ``begin`` on, to one of the lists."""
         drop, limit, line = chunk.drop, self.limits.max_line_bytes, self._reader.line
-        file, name, (start, check), offset = drop.key, drop.path.name, begin, chunk.start.offset
+        file, shown, (start, check), offset = drop.key, drop.shown, begin, chunk.start.offset
+        name = shown.rpartition("/")[2]
         defaults = self.defaults(millis, drop.persona, drop.domain)
+
+        whole = not chunk.damage and len(chunk.data) == chunk.end.offset - chunk.start.offset
+
+        def refuse(reason: str, raw: bytes, index: int) -> None:
+            encoded, number = base64.b64encode(raw).decode(), self._line_number(chunk) + index
+            origin = Origin(file, name, offset, start, check)
+            refused.append(Rejected(reason, shown, number, origin, encoded, millis, whole))
+
         if chunk.damage:
-            refused.append(self._rejection(chunk.damage, chunk, begin, offset, chunk.data, millis))
+            refuse(chunk.damage, chunk.data, 0)
             return
-        for raw in chunk.data.split(b"\n"):
+        for index, raw in enumerate(chunk.data.split(b"\n")):
             if raw:
                 text = raw if offset else raw.removeprefix(BYTE_ORDER_MARK)
                 try:
@@ -178,28 +188,29 @@ class Buffer:
                         raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
                     accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start, check)))
                 except InvalidInput as error:
-                    text = text.removesuffix(b"\r")
                     if text.strip():
-                        refused.append(self._rejection(str(error), chunk, begin, offset, text, millis))
+                        refuse(str(error), text.removesuffix(b"\r"), index)
             offset += len(raw) + 1
 
-    def _rejection(self, reason: str, chunk: Chunk, begin: Taken, offset: int, raw: bytes, millis: int) -> Rejected:
-        start = chunk.start.offset
-        first = chunk.line or intake.line_number(chunk.drop, start)
-        number = first + chunk.data[: offset - start].count(b"\n")
-        origin = Origin(chunk.drop.key, chunk.drop.path.name, offset, *begin)
-        whole = not chunk.damage and len(chunk.data) == chunk.end.offset - start
-        return Rejected(reason, str(chunk.drop.path), number, origin, base64.b64encode(raw).decode(), millis, whole)
+    def _line_number(self, chunk: Chunk) -> int:
+        """Which line of its file a chunk begins with. What was counted for the last refused line is not read again."""
+        key, start = chunk.drop.key, chunk.start.offset
+        if chunk.line is None and self._counted[:2] != (key, start):
+            known = self._counted[1:] if self._counted[0] == key and self._counted[1] <= start else (0, 1)
+            self._counted = (key, start, intake.line_number(chunk.drop, start, known))
+        return chunk.line or self._counted[2]
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
-        if not self._loaded:
-            self.load()
-        self._check_room()
-        try:
-            return self._store(accepted, now) + self._reject(refused, now)
-        except BaseException:
-            self._loaded = False  # what of it is on disk? only reading tells
-            raise
+        with files.room(self.home.buffer):
+            if not self._loaded:
+                self.load()
+            self._check_room()
+            self._flush_if_full()  # before anything is stored: should it fail later, nobody would hear of what was
+            try:
+                return self._store(accepted, now) + self._reject(refused, now)
+            except BaseException:
+                self._loaded = False  # what of it is on disk? only reading tells
+                raise
 
     def _store(self, stored: list[Stored], now: float) -> Receipt:
         keys = [key(item.signal.id) for item in stored]
@@ -249,8 +260,13 @@ class Buffer:
         return made
 
     def _flush_if_full(self) -> None:
-        if self.ledger.full:
-            self._refused = {seen for seen in self._refused if seen[1] >= self.taken(seen[0]).offset}
+        if self.ledger.full or len(self._refused) >= ledger.RUN_IDS:
+            # What lies before its file's offset is not read again; nor is a file that left the drop zone.
+            if self._loaded:  # else not every file's offset is known yet
+                known = self.progress
+                self._refused = {
+                    seen for seen in self._refused if seen[0] in known and seen[1] >= known[seen[0]].offset
+                }
             refused = tuple(sorted(self._refused))
             self.ledger.flush(
                 Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, taken=self.progress)
@@ -274,9 +290,12 @@ class Buffer:
                 RETRY_SECONDS,
             )
 
-    def _saw(self, origin: Origin) -> None:
-        if origin.chunk >= self.taken(origin.file).offset:
+    def _saw(self, origin: Origin, received: int) -> None:
+        """The newest word counts: a file that was truncated has lower offsets than it had."""
+        known = self._heard.get(origin.file, -1)
+        if received > known or (received == known and origin.chunk >= self.taken(origin.file).offset):
             self.progress[origin.file] = Taken(origin.chunk, origin.check)
+            self._heard[origin.file] = received
 
     def _close(self) -> None:
         for appender in self._appenders.values():

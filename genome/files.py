@@ -75,7 +75,7 @@ def append(path: Path, data: bytes) -> None:
 
     After an error the file may hold some of them: only reading it again tells.
     """
-    with _room(path):
+    with room(path):
         descriptor = _open_lines(path)
         try:
             _append(descriptor, data)
@@ -88,7 +88,7 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _room(path):
+        with room(path):
             self._descriptor = _open_lines(path)
 
     @property
@@ -99,7 +99,7 @@ class Appender:
 
     def append(self, data: bytes) -> int:
         """As `append`; returns the file's length in bytes."""
-        with _room(self.path):
+        with room(self.path):
             return _append(self._descriptor, data)
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ def cut_torn_line(path: Path) -> None:
 
 def put(path: Path, data: bytes) -> None:
     """Writes a file inside an unfinished directory, which is synced with all that is in it."""
-    with _room(path):
+    with room(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write_all(descriptor, data)
@@ -174,7 +174,7 @@ def new_directory(final: Path) -> Iterator[Path]:
         _remove_tree(aside)
     os.mkdir(aside, 0o700)
     try:
-        with _room(final):
+        with room(final):
             yield aside
             sync_tree(aside)
         if final.exists():
@@ -317,7 +317,7 @@ def is_held(path: Path) -> bool:
 def _write_aside(path: Path, blocks: Iterable[bytes]) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
-    with _room(path):
+    with room(path):
         # Anew: where an earlier `create` could not unlink it, it is the finished file under a second name.
         with suppress(FileNotFoundError):
             os.unlink(aside)
@@ -360,7 +360,7 @@ def _append(descriptor: int, data: bytes) -> int:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def room(path: Path) -> Iterator[None]:
     """Says of a full disk that it is one."""
     try:
         yield

@@ -12,26 +12,24 @@ import errno
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import xxhash
-import zstandard
 
+from genome import packed
 from genome.layout import NAME, Home
 
 CHUNK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 12
 CHECK_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-PLAIN, PACKED = ".jsonl", (".jsonl.gz", ".jsonl.zst")
-PACKED_BYTES = 1 << 14
-"""Read at a time of a compressed file: a bomb of zeros becomes some hundred MB, no more."""
-UNPACKING_ERRORS = (EOFError, zlib.error, zstandard.ZstdError)
+PLAIN = ".jsonl"
+GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
+"""How opening fails where a file was a moment ago: nothing there, a link, or a socket."""
 Stamp = tuple[int, int, int, int]
 """Device, inode, size in bytes and time of the last change in nanoseconds: while it is the same, so is the file."""
 
@@ -58,8 +56,13 @@ class Drop:
         return self.stamp[3] / 1e9
 
     @property
+    def shown(self) -> str:
+        """Its path for people and records. A name may be bytes that are no text, and no record can hold those."""
+        return os.fsencode(self.path).decode(errors="replace")
+
+    @property
     def packed(self) -> bool:
-        return self.path.name.endswith(PACKED)
+        return self.path.name.endswith(packed.SUFFIXES)
 
 
 class Taken(NamedTuple):
@@ -85,7 +88,8 @@ class Chunk:
     line: int | None = None
     """Number of its first line, from 1, where reading began at the file's beginning."""
     damage: str = ""
-    """Why the rest of a compressed file, of which ``data`` is the beginning, cannot be read."""
+    """Why the rest of a compressed file, of which ``data`` is the beginning, cannot be read. It ends where it starts:
+    should the file be completed, reading goes on here; while it is not, the refusal is known by its place."""
 
 
 @dataclass
@@ -101,6 +105,8 @@ class Reading:
     """Whether something is left that was not yet to be taken."""
     ended: bool = False
     """Whether the file's end was reached."""
+    trouble: OSError | None = None
+    """Why it was not."""
     lines: int | None = field(init=False)
     """Before what is read next; None: not counted."""
 
@@ -127,22 +133,30 @@ class Reading:
                 if len(rest) > self.max_line_bytes:
                     passed = len(rest) - self.max_line_bytes - 1
                     rest = rest[: self.max_line_bytes + 1]
-        except UNPACKING_ERRORS as error:
-            if self.settled:
-                yield self._chunk(rest, len(rest) + passed + 1, f"the file is damaged from here on ({error})")
-            self.waits = not self.settled  # it may still be on its way
+        except packed.ERRORS as error:
             self.ended = True
+            if self._still():
+                yield self._chunk(rest, 0, f"the file is damaged from here on ({error})")
+            else:
+                self.waits = True  # the rest may still be on its way
             return
-        if rest and self.settled:
+        except OSError as error:
+            self.trouble = error
+            return
+        self.ended = True
+        if rest and self._still():
             yield self._chunk(rest, len(rest) + passed)
         elif rest:
             self.waits = True
-        self.ended = True
+
+    def _still(self) -> bool:
+        """Whether what was read to its end is all there will be: nothing was written while it was read, either."""
+        return self.settled and stamp(self.drop.path) == self.drop.stamp
 
     def _chunk(self, data: bytes, length: int, damage: str = "") -> Chunk:
         first = None if self.lines is None else self.lines + 1
         end = self.taken.offset + length
-        made = Chunk(self.drop, self.taken, Taken(end, check(self.drop, end)), data, first, damage)
+        made = Chunk(self.drop, self.taken, Taken(end, check(self.drop, end) or 0), data, first, damage)
         if self.lines is not None:
             self.lines += max(1, data.count(b"\n"))
         self.taken = made.end
@@ -168,29 +182,32 @@ def drops(home: Home, scan: Scan) -> Iterator[Drop]:
     for folder, persona, domain in _folders(home):
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except (FileNotFoundError, PermissionError):
+        except FileNotFoundError:
+            continue
+        except OSError:
+            scan.unreadable.append(folder)
             continue
         for entry in entries:
-            if entry.name.endswith((PLAIN, *PACKED)) and not entry.name.startswith("."):
+            if entry.name.endswith((PLAIN, *packed.SUFFIXES)) and not entry.name.startswith("."):
                 try:
-                    present = _stamp(entry.stat(follow_symlinks=False))
+                    status = entry.stat(follow_symlinks=False)
+                    # Opening a device or a pipe already does something to it.
+                    if not stat.S_ISREG(status.st_mode) or scan.unchanged(entry.path, _stamp(status)):
+                        continue
+                    drop = _look(Path(entry.path), persona, domain, scan)
                 except FileNotFoundError:
                     continue  # gone meanwhile
-                if scan.unchanged(entry.path, present):
-                    continue
-                try:
-                    drop = _look(Path(entry.path), persona, domain, scan)
-                except PermissionError:
+                except OSError:
                     scan.unreadable.append(Path(entry.path))
                     continue
                 if drop is not None:
                     yield drop
 
 
-def line_number(drop: Drop, offset: int) -> int:
-    """Which line of a file begins at ``offset``, from 1. Reads all before it: for the rare line that is refused."""
-    number, seen = 1, 0
-    for block in _blocks(drop, 0):
+def line_number(drop: Drop, offset: int, known: tuple[int, int] = (0, 1)) -> int:
+    """Which line of a file begins at ``offset``, from 1. Reads what lies between it and a place that is ``known``."""
+    seen, number = known
+    for block in _blocks(drop, seen):
         number += block[: max(0, offset - seen)].count(b"\n")
         seen += len(block)
         if seen >= offset:
@@ -198,13 +215,18 @@ def line_number(drop: Drop, offset: int) -> int:
     return number
 
 
-def check(drop: Drop, offset: int) -> int:
-    """A hash of up to 4 KiB before ``offset``: another one says that the file was rewritten. 0 for compressed ones."""
+def check(drop: Drop, offset: int) -> int | None:
+    """A hash of up to 4 KiB before ``offset``: another one says that the file was rewritten. 0 for compressed ones.
+
+    None: it cannot be told, since the file is gone or cannot be read.
+    """
     if drop.packed or offset == 0:
         return 0
-    with _opened(drop) as stream:
-        start = max(0, offset - CHECK_BYTES)
-        return 0 if stream is None else xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start)) >> 1
+    with suppress(OSError), _opened(drop) as stream:
+        if stream is not None:
+            start = max(0, offset - CHECK_BYTES)
+            return xxhash.xxh3_64_intdigest(os.pread(stream.fileno(), offset - start, start)) >> 1
+    return None
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -217,10 +239,25 @@ def stamp(path: Path) -> Stamp | None:
 
 @contextmanager
 def _opened(drop: Drop) -> Iterator[BinaryIO | None]:
-    """None if another file has its place by now."""
-    descriptor = os.open(drop.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    """None if it is gone, or another file has its place by now."""
+    descriptor = _open(drop.path)
+    if descriptor is None:
+        yield None
+        return
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        yield stream if _key(descriptor, os.fstat(descriptor), drop.packed) == drop.key else None
+        status = os.fstat(descriptor)
+        same = stat.S_ISREG(status.st_mode) and _key(descriptor, status, drop.packed) == drop.key
+        yield stream if same else None
+
+
+def _open(path: Path) -> int | None:
+    """None if it is gone."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
 
 
 def _blocks(drop: Drop, offset: int) -> Iterator[bytes]:
@@ -233,31 +270,10 @@ def _blocks(drop: Drop, offset: int) -> Iterator[bytes]:
             while block := stream.read(CHUNK_BYTES):
                 yield block
             return
-        for block in _unpacked(stream, drop.path.name):
+        for block in packed.blocks(stream, drop.path.name):
             if offset < len(block):
                 yield block[offset:]
             offset = max(0, offset - len(block))
-
-
-def _unpacked(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    """Raises one of UNPACKING_ERRORS where the data is damaged or ends too early."""
-
-    def begin() -> Any:
-        if name.endswith(".gz"):
-            return zlib.decompressobj(wbits=31)
-        return zstandard.ZstdDecompressor().decompressobj()
-
-    member, begun = begin(), False
-    while packed := stream.read(PACKED_BYTES):
-        while packed:  # a file may be several compressed ones, one after the other
-            begun = True
-            if block := member.decompress(packed):
-                yield block
-            packed = member.unused_data if member.eof else b""
-            if member.eof:
-                member, begun = begin(), False
-    if begun:
-        raise EOFError("it ends too early")
 
 
 def _folders(home: Home) -> Iterator[tuple[Path, str, str]]:
@@ -278,21 +294,21 @@ def _named_folders(parent: Path) -> list[Path]:
 
 
 def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
-    """None: no data, nothing in it yet, or its first line, which names it, is still being written."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            return None  # gone meanwhile, a link, or a socket
-        raise
+    """None: no data, nothing in it yet, or its beginning, which names it, is still being written."""
+    descriptor = _open(path)
+    if descriptor is None:
+        return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             return None
         drop = Drop(path, "", _stamp(status), persona, domain)
         head = os.pread(descriptor, HEAD_BYTES, 0)
-        unnamed = b"\n" not in head and len(head) < HEAD_BYTES and not drop.packed
-        if unnamed and scan.now - drop.changed < scan.settle_seconds:
+        if drop.packed:  # all of it names it; whether a small one is whole can be seen at once
+            named = len(head) < HEAD_BYTES and packed.is_whole(head, path.name)
+        else:
+            named = b"\n" in head or len(head) == HEAD_BYTES
+        if not named and scan.now - drop.changed < scan.settle_seconds:
             scan.later.append(drop.changed + scan.settle_seconds)
             return None
         return replace(drop, key=_key(descriptor, status, drop.packed))
@@ -300,8 +316,8 @@ def _look(path: Path, persona: str, domain: str, scan: Scan) -> Drop | None:
         os.close(descriptor)
 
 
-def _key(descriptor: int, status: os.stat_result, packed: bool) -> str:
-    if packed:
+def _key(descriptor: int, status: os.stat_result, compressed: bool) -> str:
+    if compressed:
         with os.fdopen(os.dup(descriptor), "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256")
         os.lseek(descriptor, 0, os.SEEK_SET)

@@ -109,6 +109,7 @@ class Ledger:
             return
         for run in merged:
             files.remove(run.path)
+        files.remove_unfinished(self.home.ledger)
 
     def forget(self) -> None:
         """Begins anew; whoever calls it reads the segments again."""
@@ -146,9 +147,9 @@ class Ledger:
         self.marks.write(self.home.ledger / "marks.json")
 
     def _write_run(self, first: int, last: int, halves: Hashes) -> None:
-        replaced = []
-        while self.runs and len(self.runs[-1].high) <= len(halves):
-            merged = self.runs.pop()
+        kept, replaced = list(self.runs), []  # `runs` changes only once the new one is there: writing it may fail
+        while kept and len(kept[-1].high) <= len(halves):
+            merged = kept.pop()
             replaced.append(merged.path)
             first = merged.first
             halves = np.concatenate([np.column_stack([merged.high, merged.low]), halves])
@@ -156,7 +157,7 @@ class Ledger:
         data = np.ascontiguousarray(halves.T).astype("<u8").tobytes()
         path = self.home.ledger / f"{first:08d}-{last:08d}.ids"
         files.write(path, data + xxhash.xxh3_64_digest(data))
-        self.runs.append(_open_run(path))
+        self.runs = [*kept, _open_run(path)]
         for old in replaced:
             files.remove(old)
 
@@ -181,12 +182,12 @@ def read(home: Home) -> tuple[Marks, list[Run], list[Run]]:
 
 def _open_run(path: Path) -> Run:
     match = RUN.fullmatch(path.name)
-    data = path.read_bytes()
-    if match is None or len(data) % 16 != 8 or xxhash.xxh3_64_digest(data[:-8]) != data[-8:]:
+    size = path.stat().st_size
+    data = np.memmap(path, dtype=np.uint8, mode="r") if size > 8 and size % 16 == 8 else np.empty(0, np.uint8)
+    # Read through the map: the pages are the system's to drop, whatever the run's length.
+    if match is None or not len(data) or xxhash.xxh3_64_digest(data[:-8].data) != data[-8:].tobytes():
         raise Damaged(f"{path} is not what was written", "It is made anew")
-    count = len(data) // 16
-    del data  # checked once; from here on only the pages that are searched are in memory
-    mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, count))
+    mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, size // 16))
     return Run(path, int(match[1]), int(match[2]), mapped[0], mapped[1])
 
 

@@ -129,6 +129,7 @@ class Reader:
         """The same from snake_case fields."""
         try:
             converted = msgspec.convert(given, Snake)
+            msgspec.json.encode(converted)  # half of a surrogate pair is text to Python
         except ValueError:
             return from_signal(signals.from_object(dict(given), defaults))
         found = self._completed(Line(*msgspec.structs.astuple(converted)), defaults)
@@ -145,8 +146,7 @@ class Reader:
             line.timestamp = defaults.timestamp
         if line.source is None:
             line.source = "human"
-        if line.weight is None:
-            line.weight = WEIGHTS[line.source]
+        line.weight = WEIGHTS[line.source] if line.weight is None else line.weight + 0.0  # -0.0 is 0.0
         if line.history is not None:
             line.history = line.history or None
         kind, correct = line.type, line.correct_output
@@ -185,6 +185,7 @@ def from_signal(signal: Signal) -> Line:
     if isinstance(signal.context, dict):
         values["context"] = msgspec.Raw(context_json(signal.context).encode())
     values["history"] = tuple(turn.model_dump() for turn in signal.history) or None
+    values["weight"] = signal.weight + 0.0
     if signal.adapter is not None:
         values["adapter"] = signal.adapter.model_dump()
     return Line(**values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ WEIGHTS: dict[str, float] = {"human": 1.0, "ai": 0.5, "automated": 0.25}
 MAX_WEIGHT = 1000.0
 MAX_CONTEXT_DEPTH = 32
 """Far below what JSON readers and writers stand."""
+SHOWN = reprlib.Repr()
+"""Shows a value in a reason. Plain repr fails on what is nested almost too deeply, and shows a megabyte in whole."""
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 80
 TURN_ROLES = ("system", "user", "assistant")
 
 
@@ -209,7 +213,7 @@ def _outputs(fields: dict[str, Any]) -> dict[str, Any]:
     if label is None:
         return {"type": "import", "correct_output": completion, **fields}
     if not isinstance(label, bool):
-        raise InvalidInput(f"label is {label!r}, not true or false")
+        raise InvalidInput(f"label is {SHOWN.repr(label)}, not true or false")
     if label:
         return {"type": "positive", "correct_output": completion, **fields}
     return {"type": "mistake", "wrong_output": completion, **fields}
@@ -268,5 +272,4 @@ def _complaint(item: Any) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "missing":
         return f"no {field}"
-    given = repr(item["input"])
-    return f"{field}: {item['msg']}" + (f", not {given[:80]}" if len(given) < 200 else "")
+    return f"{field}: {item['msg']}, not {SHOWN.repr(item['input'])[:80]}"

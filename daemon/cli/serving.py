@@ -162,6 +162,8 @@ def _print_status(found: dict[str, Any]) -> None:
     print(f"training {'paused' if found['training_paused'] else 'on'}")
     for name, trouble in found["daemon"].get("trouble", {}).items():
         print(f"trouble  {name}: {trouble['message']} ({trouble['failures']} times)")
+    if stopped := found["daemon"].get("intake_stopped"):
+        print(f"intake   stopped: {stopped}")
     for row in found["buffer"]["domains"]:
         print(f"buffer   {row['persona']}/{row['domain']}: {row['pending']} pending, {row['queued']} queued, "
               f"{row['archived']} archived, {row['set_aside']} set aside")  # fmt: skip

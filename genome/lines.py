@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from msgspec.structs import astuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -68,6 +69,11 @@ Snake = _struct(Signal, forbid_unknown_fields=True)
 """A line as it is given, in either spelling."""
 
 
+def teaches(correct_output: str | None, weight: float) -> bool:
+    """As `Signal.teaches`."""
+    return bool(correct_output and correct_output.strip()) and weight > 0
+
+
 class Line(msgspec.Struct, omit_defaults=True, gc=False):
     """A signal in canonical form, as it is stored. The fields of `Signal`, in its order."""
 
@@ -88,7 +94,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def teaches(self) -> bool:
-        return bool(self.correct_output and self.correct_output.strip()) and self.weight > 0
+        return teaches(self.correct_output, self.weight)
 
     @property
     def standing(self) -> tuple[float, int]:
@@ -122,52 +128,48 @@ class Reader:
             except ValueError:
                 return from_signal(signals.parse(raw, defaults))
             self._decoders = [second, first]  # what one producer writes looks alike
-        found = self._completed(Line(*msgspec.structs.astuple(given)), defaults)
+        found = self._completed(given, defaults)
         return found or from_signal(signals.parse(raw, defaults))
 
     def fields(self, given: Mapping[str, Any], defaults: Defaults) -> Line:
-        """The same from snake_case fields."""
+        """The same from snake_case fields, whose text is valid Unicode, as that of protobuf is."""
         try:
             converted = msgspec.convert(given, Snake)
-            msgspec.json.encode(converted)  # half of a surrogate pair is text to Python
         except ValueError:
             return from_signal(signals.from_object(dict(given), defaults))
-        found = self._completed(Line(*msgspec.structs.astuple(converted)), defaults)
+        found = self._completed(converted, defaults)
         return found or from_signal(signals.from_object(dict(given), defaults))
 
-    def _completed(self, line: Line, defaults: Defaults) -> Line | None:
-        """With what the line left out; None if it is to be refused, or looked at more closely."""
-        # What was left out is None here, whatever the types say.
-        if line.persona_id is None:
-            line.persona_id = defaults.persona
-        if line.domain is None:
-            line.domain = defaults.domain
-        if line.timestamp is None:
-            line.timestamp = defaults.timestamp
-        if line.source is None:
-            line.source = "human"
-        line.weight = WEIGHTS[line.source] if line.weight is None else line.weight + 0.0  # -0.0 is 0.0
-        if line.history is not None:
-            line.history = line.history or None
-        kind, correct = line.type, line.correct_output
-        if kind is None or not line.input or not self._good_place(line.persona_id, line.domain):
+    def _completed(self, given: msgspec.Struct, defaults: Defaults) -> Line | None:
+        """With what was left out, which is None in ``given``. None: it is to be refused, or looked at more closely."""
+        (id_, kind, persona, domain, asked, history, context, wrong, correct,
+         source, timestamp, weight, adapter, session) = astuple(given)  # fmt: skip
+        if persona is None:
+            persona = defaults.persona
+        if domain is None:
+            domain = defaults.domain
+        if timestamp is None:
+            timestamp = defaults.timestamp
+        if source is None:
+            source = "human"
+        weight = WEIGHTS[source] if weight is None else weight + 0.0  # -0.0 is 0.0
+        if kind is None or not asked or not ((persona, domain) in self._places or self._good_place(persona, domain)):
             return None
         if kind == "mistake":
-            if correct is None and line.wrong_output is None:
+            if correct is None and wrong is None:
                 return None
         elif kind != "positive" and not (correct and correct.strip()):
             return None
-        if not line.id:
-            turns = () if line.history is None else tuple((turn.role, turn.content) for turn in line.history)
-            line.id = content_id(
-                (line.persona_id, line.domain, kind, line.input, line.context, line.wrong_output, correct, turns)
-            )
-        return line
+        turns: tuple[tuple[str, str], ...] = ()
+        if history is not None:
+            history = history or None
+            turns = tuple((turn.role, turn.content) for turn in history or ())
+        if not id_:
+            id_ = content_id((persona, domain, kind, asked, context, wrong, correct, turns))
+        return Line(id_, kind, persona, domain, asked, history, context, wrong, correct,
+                    source, timestamp, weight, adapter, session)  # fmt: skip
 
     def _good_place(self, persona: str, domain: str) -> bool:
-        place = (persona, domain)
-        if place in self._places:
-            return True
         try:
             check_name(persona, "persona")
             check_name(domain, "domain")
@@ -175,7 +177,7 @@ class Reader:
             return False
         if len(self._places) >= KNOWN_PLACES:
             self._places.clear()
-        self._places.add(place)
+        self._places.add((persona, domain))
         return True
 
 

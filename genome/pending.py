@@ -6,8 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from genome import batches, segments
 from genome.layout import Home
+from genome.lines import teaches
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,21 @@ class Pending:
             evidence=self.evidence + other.evidence,
             oldest=min((oldest for oldest in (self.oldest, other.oldest) if oldest is not None), default=None),
         )
+
+
+class _Answer(msgspec.Struct, gc=False):
+    """The little of a signal that is counted: most of a line is passed over, which makes it three times as fast."""
+
+    correct_output: str | None = None
+    weight: float = 0.0
+
+
+class _Counted(msgspec.Struct, gc=False):
+    signal: _Answer
+    received: int
+
+
+_DECODER = msgspec.json.Decoder(_Counted)
 
 
 @dataclass
@@ -63,9 +81,9 @@ def count(home: Home, persona: str, domain: str) -> Pending:
 
 def _count(path: Path, start: int, found: Pending) -> tuple[int, Pending]:
     end, examples, weight, evidence, oldest = start, found.examples, found.weight, found.evidence, found.oldest
-    for position, stored in segments.scan(path, start):
+    for position, stored in segments.scan_as(_DECODER, path, start):
         end = position
-        if stored.signal.teaches:
+        if teaches(stored.signal.correct_output, stored.signal.weight):
             examples += 1
             weight += stored.signal.weight
             oldest = min(stored.received / 1000, oldest or stored.received / 1000)

@@ -14,7 +14,7 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 import xxhash
@@ -31,6 +31,9 @@ LEVEL = 3
 """Of zstd: signals shrink to about a quarter at some hundred MB a second; higher levels gain little."""
 BLOCK_BYTES = 1 << 20
 FRAME_HEAD_BYTES = 18
+
+
+T = TypeVar("T")
 
 
 class Origin(msgspec.Struct, gc=False):
@@ -77,11 +80,16 @@ def scan(path: Path, start: int = 0) -> Iterator[tuple[int, Stored]]:
 
     A last line without newline was never acknowledged and is passed over.
     """
+    return scan_as(_DECODER, path, start)
+
+
+def scan_as(decoder: msgspec.json.Decoder[T], path: Path, start: int) -> Iterator[tuple[int, T]]:
+    """The same, of what ``decoder`` takes from a line."""
     end = start
     for line in _whole_lines(path, start):
         end += len(line)
         try:
-            yield end, _DECODER.decode(line)
+            yield end, decoder.decode(line)
         except ValueError as error:
             raise _damaged(path, end - len(line), str(error)) from error
 

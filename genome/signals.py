@@ -33,7 +33,7 @@ SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 80
 TURN_ROLES = ("system", "user", "assistant")
 
 
-_ENCODER = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 """Lengths before contents, so that no two lessons are written alike."""
 
 
@@ -164,7 +164,7 @@ def content_id(taught: tuple[Any, ...]) -> str:
 
     ``taught``: persona, domain, type, input, context as text, wrong output, right output, (role, content) of each turn.
     """
-    return hashlib.sha256(_ENCODER.encode(taught)).hexdigest()[:32]
+    return hashlib.sha256(_encode(taught)).hexdigest()[:32]
 
 
 def context_json(context: dict[str, Any]) -> str:

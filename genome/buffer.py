@@ -215,12 +215,11 @@ class Buffer:
     def _store(self, stored: list[Stored], now: float) -> Receipt:
         keys = [key(item.signal.id) for item in stored]
         known = self.ledger.known(keys)
-        new: dict[bytes, Stored] = {}
-        for item_key, item in zip(keys, stored, strict=True):
-            if item_key not in known:
-                new.setdefault(item_key, item)
+        new = dict(zip(reversed(keys), reversed(stored), strict=True))  # of two that are alike the first stays
+        for item_key in known:
+            del new[item_key]
         groups: dict[tuple[str, str], list[Stored]] = {}
-        for item in new.values():
+        for item in reversed(new.values()):
             groups.setdefault((item.signal.persona_id, item.signal.domain), []).append(item)
         for (persona, domain), items in sorted(groups.items()):
             data = segments.encode(items)

@@ -14,7 +14,7 @@ files that are searched through a memory map: memory does not grow with history.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from genome.records import Record
 
 RUN_IDS = 1 << 16
 """Ids that wait in memory: some 8 MB, and 50 MB of segments to read again at a start."""
+BLOCK_BYTES = 1 << 20
 RUN = re.compile(r"(\d{8})-(\d{8})\.ids")
 Hashes = npt.NDArray[np.uint64]
 
@@ -121,9 +122,9 @@ class Ledger:
         """Those of ``keys`` that were accepted before."""
         found = self.recent.intersection(keys)
         if self.runs and keys:
-            halves = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
-            order = np.argsort(halves[:, 0])  # neighbours are looked for in neighbouring pages
-            high, low = halves[order, 0], halves[order, 1]
+            high, low = _halves(keys)
+            order = np.argsort(high)  # neighbours are looked for in neighbouring pages
+            high, low = high[order], low[order]
             for run in self.runs:
                 found.update(keys[order[index]] for index in np.flatnonzero(run.holds(high, low)))
         return found
@@ -139,27 +140,22 @@ class Ledger:
     def flush(self, marks: Marks) -> None:
         """Writes what waits as a run and then ``marks``: a crash between the two only means reading again."""
         if self.recent:
-            halves = np.frombuffer(b"".join(self.recent), dtype=">u8").reshape(-1, 2).astype(np.uint64)
-            number = self.runs[-1].last + 1 if self.runs else 1
-            self._write_run(number, number, halves)
+            self._write_run(self.runs[-1].last + 1 if self.runs else 1, *_halves(self.recent))
             self.recent = set()
         self.marks = marks.model_copy(update={"flushes": self.runs[-1].last if self.runs else 0})
         self.marks.write(self.home.ledger / "marks.json")
 
-    def _write_run(self, first: int, last: int, halves: Hashes) -> None:
-        kept, replaced = list(self.runs), []  # `runs` changes only once the new one is there: writing it may fail
-        while kept and len(kept[-1].high) <= len(halves):
-            merged = kept.pop()
-            replaced.append(merged.path)
-            first = merged.first
-            halves = np.concatenate([np.column_stack([merged.high, merged.low]), halves])
-        halves = halves[np.argsort(halves[:, 0], kind="stable")]
-        data = np.ascontiguousarray(halves.T).astype("<u8").tobytes()
-        path = self.home.ledger / f"{first:08d}-{last:08d}.ids"
-        files.write(path, data + xxhash.xxh3_64_digest(data))
+    def _write_run(self, number: int, high: Hashes, low: Hashes) -> None:
+        kept: list[Run] = list(self.runs)
+        merged: list[Run] = []  # `runs` changes only once the new one is there: writing it may fail
+        while kept and len(kept[-1].high) <= len(high) + sum(len(run.high) for run in merged):
+            merged.append(kept.pop())
+        first = merged[-1].first if merged else number
+        path = self.home.ledger / f"{first:08d}-{number:08d}.ids"
+        files.write(path, _blocks([high, *(run.high for run in merged)], [low, *(run.low for run in merged)]))
         self.runs = [*kept, _open_run(path)]
-        for old in replaced:
-            files.remove(old)
+        for run in merged:
+            files.remove(run.path)
 
 
 def read(home: Home) -> tuple[Marks, list[Run], list[Run]]:
@@ -183,12 +179,40 @@ def read(home: Home) -> tuple[Marks, list[Run], list[Run]]:
 def _open_run(path: Path) -> Run:
     match = RUN.fullmatch(path.name)
     size = path.stat().st_size
-    data = np.memmap(path, dtype=np.uint8, mode="r") if size > 8 and size % 16 == 8 else np.empty(0, np.uint8)
-    # Read through the map: the pages are the system's to drop, whatever the run's length.
-    if match is None or not len(data) or xxhash.xxh3_64_digest(data[:-8].data) != data[-8:].tobytes():
+    if match is None or size <= 8 or size % 16 != 8 or not _as_written(path, size - 8):
         raise Damaged(f"{path} is not what was written", "It is made anew")
     mapped = np.memmap(path, dtype="<u8", mode="r", shape=(2, size // 16))
     return Run(path, int(match[1]), int(match[2]), mapped[0], mapped[1])
+
+
+def _as_written(path: Path, size: int) -> bool:
+    """Whether the ``size`` bytes before the digest have it. Read, not mapped: only what is searched stays in memory."""
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as stream:
+        while size:
+            block = stream.read(min(size, BLOCK_BYTES))
+            digest.update(block)
+            size -= len(block)
+        return stream.read() == digest.digest()
+
+
+def _blocks(high: list[Hashes], low: list[Hashes]) -> Iterator[bytes]:
+    """A run's bytes, from unsorted parts."""
+    digest = xxhash.xxh3_64()
+    order = np.argsort(np.concatenate(high), kind="stable")
+    for parts in (high, low):
+        half = np.concatenate(parts)
+        for start in range(0, len(order), BLOCK_BYTES // 8):
+            block = half[order[start : start + BLOCK_BYTES // 8]].astype("<u8").tobytes()
+            digest.update(block)
+            yield block
+        del half
+    yield digest.digest()
+
+
+def _halves(keys: Collection[bytes]) -> tuple[Hashes, Hashes]:
+    both = np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+    return both[:, 0].copy(), both[:, 1].copy()
 
 
 def _whole(runs: list[Run]) -> tuple[list[Run], list[Run]]:

@@ -97,8 +97,7 @@ class Ingest:
                     self._commit(chunks, readings)
                     chunks, readings = [], {drop.key: reading}
             if reading.trouble is not None:
-                scan.unreadable.append(drop.path)
-                scan.later.append(time.time() + FULL_SECONDS)  # nothing tells when it can be read again
+                scan.failed(drop.path, reading.trouble)
             if reading.waits:
                 scan.later.append(drop.changed + settle)
         self._commit(chunks, readings)

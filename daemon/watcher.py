@@ -16,7 +16,7 @@ import anyio.to_thread
 from watchfiles._rust_notify import RustNotify  # of awatch, what begins to watch when it is made
 
 from daemon.events import Announcer
-from genome import files
+from genome import files, intake
 from genome.errors import Unavailable
 from genome.layout import NAME, Home
 
@@ -57,7 +57,7 @@ class Place:
     def woken_by(self, name: str, is_directory: bool) -> Names:
         """Who is woken when an entry of such a directory was made, changed or removed."""
         if self.drops:
-            matters = not name.startswith(".") and (is_directory or name.endswith(".jsonl"))
+            matters = intake.is_drop(name) or (is_directory and not name.startswith("."))
         else:
             matters = not name.startswith(files.UNFINISHED) and name not in OWN_FILES
         return self.wakes if matters else frozenset()

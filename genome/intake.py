@@ -28,6 +28,8 @@ HEAD_BYTES = 1 << 12
 CHECK_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PLAIN = ".jsonl"
+RETRY_SECONDS = 5.0
+"""After which what could not be read is tried again."""
 GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """How opening fails where a file was a moment ago: nothing there, a link, or a socket."""
 Stamp = tuple[int, int, int, int]
@@ -174,7 +176,18 @@ class Scan:
     unreadable: list[Path] = field(default_factory=list)
     """Files this process may not open."""
     later: list[float] = field(default_factory=list)
-    """Seconds since 1970 at which a file that is still being written is to be looked at again."""
+    """Seconds since 1970 at which something is to be looked at again, though nothing may tell of it."""
+
+    def failed(self, path: Path, error: OSError) -> None:
+        """``path`` cannot be read now. Of its rights the system tells when they change; of nothing else."""
+        self.unreadable.append(path)
+        if not isinstance(error, PermissionError):
+            self.later.append(self.now + RETRY_SECONDS)
+
+
+def is_drop(name: str) -> bool:
+    """Whether a file of that name in the drop zone is data."""
+    return name.endswith((PLAIN, *packed.SUFFIXES)) and not name.startswith(".")
 
 
 def drops(home: Home, scan: Scan) -> Iterator[Drop]:
@@ -184,11 +197,11 @@ def drops(home: Home, scan: Scan) -> Iterator[Drop]:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
-        except OSError:
-            scan.unreadable.append(folder)
+        except OSError as error:
+            scan.failed(folder, error)
             continue
         for entry in entries:
-            if entry.name.endswith((PLAIN, *packed.SUFFIXES)) and not entry.name.startswith("."):
+            if is_drop(entry.name):
                 try:
                     status = entry.stat(follow_symlinks=False)
                     # Opening a device or a pipe already does something to it.
@@ -197,8 +210,8 @@ def drops(home: Home, scan: Scan) -> Iterator[Drop]:
                     drop = _look(Path(entry.path), persona, domain, scan)
                 except FileNotFoundError:
                     continue  # gone meanwhile
-                except OSError:
-                    scan.unreadable.append(Path(entry.path))
+                except OSError as error:
+                    scan.failed(Path(entry.path), error)
                     continue
                 if drop is not None:
                     yield drop

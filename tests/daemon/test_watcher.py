@@ -89,6 +89,12 @@ def a_file_moved_to_the_top_of_the_buffer(home: Home) -> Iterator[None]:
     made.rename(home.buffer / "a.jsonl")
 
 
+def a_compressed_file_moved_into_the_inbox(home: Home) -> Iterator[None]:
+    made = aside(home)
+    yield
+    made.rename(home.inbox / "a.jsonl.zst")
+
+
 def a_dropped_file_called_as_one_of_ours(home: Home) -> Iterator[None]:
     made = aside(home)
     yield
@@ -185,6 +191,7 @@ def what_wakes_nobody(home: Home) -> Iterator[None]:
 ACTS: list[tuple[Act, watcher.Names]] = [
     (a_file_moved_into_the_inbox, INGEST),
     (a_file_moved_to_the_top_of_the_buffer, INGEST),
+    (a_compressed_file_moved_into_the_inbox, INGEST),
     (a_dropped_file_called_as_one_of_ours, INGEST),
     (a_file_in_folders_made_just_now, INGEST),
     (a_folder_moved_in_with_its_file, INGEST),

@@ -171,6 +171,7 @@ def acknowledged(report: Report, count: int) -> None:
         with drops.watchfiles_default(root / "peer") as peer:
             peer_stream = drops.percentile(peer.stream(line, count, STREAM_SECONDS), 0.99)
         with drops.daemon(root / "daemon") as ours:
+            time.sleep(IDLE_SECONDS)  # its start is over
             busy = ours.cpu_seconds()
             time.sleep(IDLE_SECONDS)
             busy = ours.cpu_seconds() - busy

@@ -17,9 +17,11 @@ from daemon.worker_client import WorkerClient
 from genome import adapters, batches, files, jobs, registry, triggers
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config
+from genome.errors import Damaged
 from genome.jobs import Example, Job
 from genome.layout import Home
 from genome.pending import Tally
+from genome.triggers import Decision
 
 
 @dataclass
@@ -55,10 +57,13 @@ class Planner:
     def _form_due(self) -> tuple[list[Batch], float | None]:
         formed, looks = [], []
         for persona, domain in self.home.domains():
-            pending = self.tally.pending(self.home, persona, domain)
-            decision = triggers.decide(self.config.triggers_for(persona), pending, time.time())
+            try:
+                decision, batch = self._decide(persona, domain)
+            except Damaged as error:  # the other domains go on
+                self.waiting[f"{persona}/{domain}"] = str(error)
+                continue
             self.waiting[f"{persona}/{domain}"] = decision.reason
-            if decision.due and (batch := form(self.home, self.config, persona, domain, decision.reason)):
+            if batch is not None:
                 formed.append(batch)
             elif decision.due:
                 self.waiting[f"{persona}/{domain}"] += (
@@ -67,6 +72,13 @@ class Planner:
             elif decision.look_again is not None:
                 looks.append(decision.look_again)
         return formed, min(looks, default=None)
+
+    def _decide(self, persona: str, domain: str) -> tuple[Decision, Batch | None]:
+        pending = self.tally.pending(self.home, persona, domain)
+        decision = triggers.decide(self.config.triggers_for(persona), pending, time.time())
+        if not decision.due:
+            return decision, None
+        return decision, form(self.home, self.config, persona, domain, decision.reason)
 
     def _order(self, batch: Batch) -> Job:
         return order(self.home, self.config, batch, self.base_path, self.base_fingerprint)

@@ -111,7 +111,7 @@ class Buffer:
                 continue
             start = end = mark.bytes if mark is not None and name == mark.segment else 0
             segments.sync(path)
-            for position, stored in segments.scan(path, start):
+            for position, stored in segments.scan(path, start, pass_over_damage=True):
                 end = position
                 self.ledger.add([key(stored.signal.id)])
                 if stored.origin is not None:
@@ -126,7 +126,7 @@ class Buffer:
                 continue
             start = end = mark.bytes if mark is not None and path.name == mark.segment else 0
             files.sync_file(path)
-            for position, line in rejected.scan(path, start):
+            for position, line in rejected.scan(path, start, pass_over_damage=True):
                 end = position
                 self._refused.add(line.identity)
                 self._saw(line.origin, line.time)

@@ -81,7 +81,7 @@ def count(home: Home, persona: str, domain: str) -> Pending:
 
 def _count(path: Path, start: int, found: Pending) -> tuple[int, Pending]:
     end, examples, weight, evidence, oldest = start, found.examples, found.weight, found.evidence, found.oldest
-    for position, stored in segments.scan_as(_DECODER, path, start):
+    for position, stored in segments.scan_as(_DECODER, path, start, pass_over_damage=True):
         end = position
         if teaches(stored.signal.correct_output, stored.signal.weight):
             examples += 1

@@ -81,12 +81,12 @@ def retried(home: Home) -> set[tuple[str, int, int]]:
     return {line.identity for _, line in _scan(path, 0, Retried)} if path.exists() else set()
 
 
-def scan(path: Path, start: int) -> Iterator[tuple[int, Rejected]]:
-    """(offset of its end, line) of every line of a day from the byte ``start`` on."""
-    return _scan(path, start, Rejected)
+def scan(path: Path, start: int, pass_over_damage: bool = False) -> Iterator[tuple[int, Rejected]]:
+    """(offset of its end, line) of every line of a day from the byte ``start`` on. Damage as `segments.scan` has it."""
+    return _scan(path, start, Rejected, pass_over_damage)
 
 
-def _scan(path: Path, start: int, kind: type[T]) -> Iterator[tuple[int, T]]:
+def _scan(path: Path, start: int, kind: type[T], pass_over_damage: bool = False) -> Iterator[tuple[int, T]]:
     with path.open("rb") as stream:
         stream.seek(start)
         for line in stream:
@@ -94,6 +94,9 @@ def _scan(path: Path, start: int, kind: type[T]) -> Iterator[tuple[int, T]]:
                 return
             start += len(line)
             try:
-                yield start, msgspec.json.decode(line, type=kind)
+                found = msgspec.json.decode(line, type=kind)
             except ValueError as error:
+                if pass_over_damage:
+                    continue
                 raise Damaged(f"{path}, the line at byte {start - len(line)} cannot be read: {error}") from error
+            yield start, found

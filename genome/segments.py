@@ -75,23 +75,29 @@ def encode(stored: Iterable[Stored]) -> bytes:
     return _ENCODER.encode_lines(stored)
 
 
-def scan(path: Path, start: int = 0) -> Iterator[tuple[int, Stored]]:
+def scan(path: Path, start: int = 0, pass_over_damage: bool = False) -> Iterator[tuple[int, Stored]]:
     """(offset of its end, record) of every line from the byte ``start`` on.
 
-    A last line without newline was never acknowledged and is passed over.
+    A last line without newline was never acknowledged and is passed over. A line that cannot be read raises Damaged,
+    or is passed over by whoever only wants to know what is there: it costs itself, and not the intake of all others.
     """
-    return scan_as(_DECODER, path, start)
+    return scan_as(_DECODER, path, start, pass_over_damage)
 
 
-def scan_as(decoder: msgspec.json.Decoder[T], path: Path, start: int) -> Iterator[tuple[int, T]]:
+def scan_as(
+    decoder: msgspec.json.Decoder[T], path: Path, start: int, pass_over_damage: bool
+) -> Iterator[tuple[int, T]]:
     """The same, of what ``decoder`` takes from a line."""
     end = start
     for line in _whole_lines(path, start):
         end += len(line)
         try:
-            yield end, decoder.decode(line)
+            found = decoder.decode(line)
         except ValueError as error:
+            if pass_over_damage:
+                continue
             raise _damaged(path, end - len(line), str(error)) from error
+        yield end, found
 
 
 def examine(path: Path, thoroughly: bool) -> Iterator[tuple[int, Stored | str]]:

@@ -13,6 +13,7 @@ from fixed import NOW
 from genome import batches, files, intake, pending, rejected
 from genome.buffer import Buffer, Receipt
 from genome.config import Intake
+from genome.errors import Damaged
 from genome.intake import Reading, Scan
 from genome.layout import Home
 from genome.lines import from_signal
@@ -190,3 +191,19 @@ def test_no_question_stands_on_both_sides_of_the_split(signal: Make) -> None:
     held_out = {item.question for item in signals if item.id in chosen}
     trained = {item.question for item in signals if item.id not in chosen}
     assert len(held_out) == 15 and not held_out & trained
+
+
+def test_a_damaged_line_costs_itself_alone(home: Home, drop: Make, correction: Make) -> None:
+    """A disk that turns a byte stops no intake: the other lines are known and counted; a batch of it is refused."""
+    drop(correction(0), correction(1), b"nope")
+    take(home, opened(home))
+    segment = next(home.pending("helper", "git").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b'{"signal"', b'{"sign\x00l"', 1))
+    day = next(home.rejected.glob("*.jsonl"))
+    day.write_bytes(b"{}\n" + day.read_bytes())
+    drop(correction(1), correction(2), name="again.jsonl")
+    receipt = take(home, opened(home))
+    assert (receipt.accepted, receipt.duplicates) == (2, 2), "the damaged one's source is still there: taken anew"
+    assert pending.count(home, "helper", "git").examples == 3
+    with pytest.raises(Damaged, match="genome fsck"):
+        batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))

@@ -64,6 +64,8 @@ def prepare(home: Home, config: Config, persona: str, domain: str) -> Started:
         )
     batch = flush(home, config, persona, domain)
     job = planner.order(home, config, batch, base, fingerprint, held=True)
+    if not jobs.find(home, job.id).held.exists():
+        jobs.hold(home, job.id)  # the daemon saw the batch first
     return Started(batch.id, job.id)
 
 

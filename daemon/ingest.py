@@ -35,6 +35,8 @@ class Seen:
     stamp: Stamp
     taken: bool
     """Whether all of it was."""
+    damaged: bool = False
+    """Whether the rest cannot be read: then it is left to a person, and not cleared."""
 
 
 @dataclass
@@ -132,7 +134,10 @@ class Ingest:
         receipt = self.buffer.commit(chunks, time.time()) if chunks else Receipt()
         for reading in readings.values():
             drop, taken = reading.drop, not reading.waits and reading.ended
-            self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken)
+            known = self.seen.get(str(drop.path))
+            if reading.damaged and not (known is not None and known.damaged and known.key == drop.key):
+                self._tell("file_damaged", path=drop.shown, hint="it is kept; put a whole one in its place")
+            self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken, reading.damaged)
         if receipt != Receipt():
             self.duplicates += receipt.duplicates
             self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
@@ -147,7 +152,7 @@ class Ingest:
         keep_seconds, now = self.config.intake.inbox_retention_hours * 3600, time.time()
         clear: list[tuple[str, Seen]] = []
         for path, seen in self.seen.items():
-            if not seen.taken:
+            if not seen.taken or seen.damaged:
                 continue
             keep_until = seen.stamp[3] / 1e9 + keep_seconds
             if keep_until > now:
@@ -164,7 +169,7 @@ class Ingest:
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:
             if path not in self.unreadable:
-                self._tell("file_unreadable", path=_shown(path), hint="the daemon's user may not read it: chmod it")
+                self._tell("file_unreadable", path=_shown(path), hint="may the daemon's user read it?")
         self.unreadable = set(paths)
 
     def _tell(self, event: str, **facts: Any) -> None:

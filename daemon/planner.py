@@ -20,7 +20,7 @@ from genome.config import Config
 from genome.errors import Damaged
 from genome.jobs import Example, Job
 from genome.layout import Home
-from genome.pending import Tally
+from genome.pending import Pending, Tally
 from genome.triggers import Decision
 
 
@@ -36,6 +36,8 @@ class Planner:
     waiting: dict[str, str] = field(default_factory=dict)
     """By persona/domain: what its triggers miss, for `genome status`."""
     tally: Tally = field(default_factory=Tally)
+    too_few: dict[str, Pending] = field(default_factory=dict)
+    """By persona/domain: what waited when no batch came of it. Nothing is sealed again until more does."""
 
     name = "planner"
 
@@ -76,9 +78,13 @@ class Planner:
     def _decide(self, persona: str, domain: str) -> tuple[Decision, Batch | None]:
         pending = self.tally.pending(self.home, persona, domain)
         decision = triggers.decide(self.config.triggers_for(persona), pending, time.time())
-        if not decision.due:
+        place = f"{persona}/{domain}"
+        if not decision.due or self.too_few.get(place) == pending:
             return decision, None
-        return decision, form(self.home, self.config, persona, domain, decision.reason)
+        batch = form(self.home, self.config, persona, domain, decision.reason)
+        if batch is None:
+            self.too_few[place] = pending
+        return decision, batch
 
     def _order(self, batch: Batch) -> Job:
         return order(self.home, self.config, batch, self.base_path, self.base_fingerprint)

@@ -61,13 +61,21 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
                 async for request in request_iterator:
                     await send.send(request)
 
+        refused: GenomeError | None = None
         async with anyio.create_task_group() as group, receive:
             group.start_soon(read)
             async for request in receive:
-                answer = await self._answer(context, self._submit, request)
+                try:
+                    answer = await anyio.to_thread.run_sync(self._submit, request)
+                except GenomeError as error:
+                    refused = error
+                    group.cancel_scope.cancel()
+                    break
                 if answer.accepted:
                     self.supervisor.alarms["planner"].ring()
                 await context.write(answer)
+        if refused is not None:
+            await _abort(context, refused)
 
     def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
         now, buffer = time.time(), self.supervisor.ingest.buffer
@@ -142,8 +150,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         try:
             answer = await anyio.to_thread.run_sync(function, *arguments)
         except GenomeError as error:
-            code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
-            await context.abort(code, str(error))
+            await _abort(context, error)
             raise
         return answer
 
@@ -155,12 +162,17 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return answer
 
 
+async def _abort(context: Any, error: GenomeError) -> None:
+    code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
+    await context.abort(code, str(error))
+
+
 def live(supervisor: Supervisor) -> dict[str, Any]:
     """What only the running daemon knows."""
     return {
         "started": supervisor.started,
         "waiting": supervisor.planner.waiting,
-        "intake_stopped": supervisor.ingest.stopped,
+        "intake_stopped": supervisor.ingest.buffer.stopped,
         "duplicates": supervisor.ingest.duplicates,
         "deployed": supervisor.deployer.deployed,
         "trouble": {name: asdict(trouble) for name, trouble in supervisor.trouble.items()},

@@ -14,6 +14,7 @@ from genome import adapters, batches, files, jobs, pending, registry, rejected, 
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
+from genome.pending import Tally
 from genome.v1 import learning_pb2, learning_pb2_grpc
 
 ANSWER_SECONDS = 2.0
@@ -21,18 +22,16 @@ ANSWER_SECONDS = 2.0
 
 
 def read(home: Home, config: Config) -> dict[str, Any]:
-    """The state of a home, as plain data. Under the lock: what moves between two looks would be counted twice."""
+    """The state of a home, as plain data. Listed under the lock, since what moves between two looks would be counted
+    twice; counted after it, since intake must not wait for that."""
     with files.locked(home.lock):
-        return _read(home, config)
-
-
-def _read(home: Home, config: Config) -> dict[str, Any]:
+        active = [jobs.summary(directory) for directory in jobs.active(home)]
     return {
         "home": str(home.root),
         "base": config.base,
         "training_paused": home.paused.exists(),
-        "buffer": _read_buffer(home),
-        "jobs": [jobs.summary(directory) for directory in jobs.active(home)],
+        "buffer": read_buffer(home),
+        "jobs": active,
         "personas": [_persona(home, promotion) for promotion in registry.newest(home)],
     }
 
@@ -80,11 +79,6 @@ def waiting(home: Home, config: Config) -> dict[str, str]:
 
 def read_buffer(home: Home) -> dict[str, Any]:
     """What was taken, what waits, what was refused."""
-    with files.locked(home.lock):
-        return _read_buffer(home)
-
-
-def _read_buffer(home: Home) -> dict[str, Any]:
     return {
         "domains": [_domain(home, persona, domain) for persona, domain in home.domains()],
         "rejected_lines": sum(1 for _ in rejected.read(home)),
@@ -93,12 +87,13 @@ def _read_buffer(home: Home) -> dict[str, Any]:
 
 
 def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
-    waits = pending.count(home, persona, domain)
-
-    ended = batches.archived(home, persona, domain)
-    waiting_batches = batches.queued(home, persona, domain)
-    set_aside = batches.set_aside_batches(home, persona, domain)
-    superseded = len(batches.superseded(home, persona, domain))
+    with files.locked(home.lock):
+        names = batches.pending_segments(home, persona, domain)
+        ended = batches.archived(home, persona, domain)
+        waiting_batches = batches.queued(home, persona, domain)
+        set_aside = batches.set_aside_batches(home, persona, domain)
+        superseded = len(batches.superseded(home, persona, domain))
+    waits = Tally().counts(home, persona, domain, names)
     beaten_later = superseded - sum(len(batch.superseded) for batch in (*ended, *waiting_batches, *set_aside))
 
     def signals(found: list[batches.Batch]) -> int:

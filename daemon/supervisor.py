@@ -151,6 +151,7 @@ async def serve(home: Home, config: Config) -> None:
                 await supervisor.run(stop)
                 notify("STOPPING=1")
                 group.cancel_scope.cancel()
+            await anyio.to_thread.run_sync(supervisor.ingest.buffer.flush)
             supervisor.announcer.tell("stopped")
 
 

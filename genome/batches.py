@@ -81,7 +81,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
         return None
     ids = hashlib.sha256("\n".join(stored.signal.id for stored in found).encode()).hexdigest()
     with files.locked(home.lock):
-        if not set(names) <= set(pending_segments(home, persona, domain)):
+        if set(names) & sealed_segments(home, persona, domain):
             return None  # another process was faster
         batch = Batch(
             id=_next_id(home, now),
@@ -136,10 +136,17 @@ def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
     present = sorted((path.name for path in _segments_in(directory)), key=order)
     taken = {name for batch in queued(home, persona, domain) for name in batch.segments}
     free = [name for name in present if name not in taken]
-    if any(files.is_sealed(directory / name) for name in free):
+    sealed = {name for name in free if files.is_sealed(directory / name)}
+    if sealed:
         # No batch came of them, or their batch ended and they could not follow it yet: then it is no longer queued.
-        taken = sealed_segments(home, persona, domain)
+        taken = sealed if _illegible(home, persona, domain) else sealed_segments(home, persona, domain)
     return [name for name in free if name not in taken]
+
+
+def _illegible(home: Home, persona: str, domain: str) -> bool:
+    """Whether a batch lost its record: then any sealed segment may be one of its."""
+    places = (home.queued(persona, domain), home.archive(persona, domain), home.set_aside(persona, domain))
+    return any(not (path / "batch.json").exists() for place in places for path in place.glob("batch-*"))
 
 
 def sealed_segments(home: Home, persona: str, domain: str) -> set[str]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
@@ -70,12 +72,17 @@ class Buffer:
     _rejected_mark: Mark | None = None
     _heard: dict[str, int] = field(default_factory=dict)
     """While loading, by file key: when the newest line read so far was received."""
-    _counted: tuple[str, int, int] = ("", 0, 1)
-    """Of the file a line was refused from last: its key, an offset, and which line begins there."""
+    _counted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By key of a file a line was refused from: an offset, and which line begins there."""
     _appenders: dict[tuple[str, str], files.Appender] = field(default_factory=dict)
+    _unsure: dict[Path, int] = field(default_factory=dict)
+    """Segments an append to which failed, and up to where they were on disk. What lies beyond can be read, and a second
+    sync would succeed, without its ever having been written."""
     _waiting_bytes: int = 0
     """Of segments no batch was promoted with. Only grows until it is counted again."""
     _reader: Reader = field(default_factory=Reader)
+    stopped: str = ""
+    """Why nothing is taken at the moment; empty: all is."""
     _loaded: bool = False
     _writing: threading.Lock = field(default_factory=threading.Lock)
     """Files and gRPC are taken in different threads."""
@@ -90,6 +97,10 @@ class Buffer:
         that only look stored.
         """
         self._close()
+        for path, end in list(self._unsure.items()):
+            with suppress(FileNotFoundError):
+                files.cut(path, end)
+            del self._unsure[path]
         self._heard = {}
         self.ledger.open()
         self.progress = {known: Taken(*taken) for known, taken in self.ledger.marks.taken.items()}
@@ -109,11 +120,11 @@ class Buffer:
             name, mark = path.name, self._marks.get(place)
             if mark is not None and batches.order(name) < batches.order(mark.segment):
                 continue
-            start = end = mark.bytes if mark is not None and name == mark.segment else 0
+            start = end = _beyond(path, mark)
             segments.sync(path)
             for position, stored in segments.scan(path, start, pass_over_damage=True):
                 end = position
-                self.ledger.add([key(stored.signal.id)])
+                self.ledger.add([_key(stored)])
                 if stored.origin is not None:
                     self._saw(stored.origin, stored.received)
             self._marks[place] = Mark(segment=name, bytes=end)
@@ -124,7 +135,7 @@ class Buffer:
             mark = self._rejected_mark
             if mark is not None and path.name < mark.segment:
                 continue
-            start = end = mark.bytes if mark is not None and path.name == mark.segment else 0
+            start = end = _beyond(path, mark)
             files.sync_file(path)
             for position, line in rejected.scan(path, start, pass_over_damage=True):
                 end = position
@@ -139,6 +150,7 @@ class Buffer:
         """Files that left the drop zone, or are to be read again: what they held is known by its id."""
         for file_key in file_keys:
             self.progress.pop(file_key, None)
+            self._counted.pop(file_key, None)
 
     def commit(self, chunks: Sequence[Chunk], now: float) -> Receipt:
         """Stores the lines of chunks, accepted and refused, durably; then moves the offsets."""
@@ -194,26 +206,35 @@ class Buffer:
 
     def _line_number(self, chunk: Chunk) -> int:
         """Which line of its file a chunk begins with. What was counted for the last refused line is not read again."""
-        key, start = chunk.drop.key, chunk.start.offset
-        if chunk.line is None and self._counted[:2] != (key, start):
-            known = self._counted[1:] if self._counted[0] == key and self._counted[1] <= start else (0, 1)
-            self._counted = (key, start, intake.line_number(chunk.drop, start, known))
-        return chunk.line or self._counted[2]
+        if chunk.line is not None:
+            return chunk.line
+        file, start = chunk.drop.key, chunk.start.offset
+        known = self._counted.get(file, (0, 1))
+        if known[0] != start:
+            known = start, intake.line_number(chunk.drop, start, known if known[0] < start else (0, 1))
+            self._counted[file] = known
+        return known[1]
 
     def _durably(self, accepted: list[Stored], refused: list[Rejected], now: float) -> Receipt:
-        with files.room(self.home.buffer):
-            if not self._loaded:
-                self.load()
-            self._check_room()
-            self._flush_if_full()  # before anything is stored: should it fail later, nobody would hear of what was
-            try:
-                return self._store(accepted, now) + self._reject(refused, now)
-            except BaseException:
-                self._loaded = False  # what of it is on disk? only reading tells
-                raise
+        try:
+            with files.room(self.home.buffer):
+                if not self._loaded:
+                    self.load()
+                self._check_room()
+                self._flush_if_full()  # before anything is stored: should it fail later, nobody would hear of what was
+                try:
+                    receipt = self._store(accepted, now) + self._reject(refused, now)
+                except BaseException:
+                    self._loaded = False  # what of it is on disk? only reading tells
+                    raise
+        except Busy as error:
+            self.stopped = str(error)
+            raise
+        self.stopped = ""
+        return receipt
 
     def _store(self, stored: list[Stored], now: float) -> Receipt:
-        keys = [key(item.signal.id) for item in stored]
+        keys = [_key(item) for item in stored]
         known = self.ledger.known(keys)
         new = dict(zip(reversed(keys), reversed(stored), strict=True))  # of two that are alike the first stays
         for item_key in known:
@@ -225,11 +246,20 @@ class Buffer:
             data = segments.encode(items)
             with files.locked(self.home.lock):  # no segment is sealed between choosing it and writing to it
                 appender = self._appender(persona, domain, now)
-                end = appender.append(data)
+                try:
+                    end = appender.append(data)
+                except BaseException:
+                    self._unsure[appender.path] = self._end(persona, domain, appender.path.name)
+                    raise
             self._marks[f"{persona}/{domain}"] = Mark.model_construct(segment=appender.path.name, bytes=end)
             self._waiting_bytes += len(data)
         self.ledger.add(new)
         return Receipt(len(new), len(stored) - len(new), 0, frozenset(groups))
+
+    def _end(self, persona: str, domain: str, segment: str) -> int:
+        """Up to where a segment is known to be on disk."""
+        mark = self._marks.get(f"{persona}/{domain}")
+        return mark.bytes if mark is not None and mark.segment == segment else 0
 
     def _reject(self, refused: list[Rejected], now: float) -> Receipt:
         new = {item.identity: item for item in refused}
@@ -258,18 +288,25 @@ class Buffer:
         self._appenders[persona, domain] = made
         return made
 
+    def flush(self) -> None:
+        """Brings the ledger up to date: at a clean stop, so that the next start has nothing to read again."""
+        with self._writing:
+            if self._loaded:
+                self._flush()
+
     def _flush_if_full(self) -> None:
         if self.ledger.full or len(self._refused) >= ledger.RUN_IDS:
-            # What lies before its file's offset is not read again; nor is a file that left the drop zone.
-            if self._loaded:  # else not every file's offset is known yet
-                known = self.progress
-                self._refused = {
-                    seen for seen in self._refused if seen[0] in known and seen[1] >= known[seen[0]].offset
-                }
-            refused = tuple(sorted(self._refused))
-            self.ledger.flush(
-                Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, taken=self.progress)
-            )
+            self._flush()
+
+    def _flush(self) -> None:
+        # What lies before its file's offset is not read again; nor is a file that left the drop zone.
+        if self._loaded:  # else not every file's offset is known yet
+            known = self.progress
+            self._refused = {seen for seen in self._refused if seen[0] in known and seen[1] >= known[seen[0]].offset}
+        refused = tuple(sorted(self._refused))
+        self.ledger.flush(
+            Marks(domains=self._marks, rejected=self._rejected_mark, refused=refused, taken=self.progress)
+        )
 
     def _check_room(self) -> None:
         limit = self.limits.max_waiting_mb << 20
@@ -279,7 +316,7 @@ class Buffer:
                 raise BufferFull(
                     f"{self._waiting_bytes >> 20} MB of signals wait to be trained, intake.max_waiting_mb is "
                     f"{self.limits.max_waiting_mb}",
-                    "It goes on by itself when batches were trained; genome status says what they wait for",
+                    "It goes on by itself when batches were trained, which genome status follows; or allow more",
                     RETRY_SECONDS,
                 )
         if self.limits.min_free_mb and (free := files.free_bytes(self.home.root) >> 20) < self.limits.min_free_mb:
@@ -300,6 +337,17 @@ class Buffer:
         for appender in self._appenders.values():
             appender.close()
         self._appenders = {}
+
+
+def _key(stored: Stored) -> bytes:
+    return key(stored.signal.persona_id, stored.signal.domain, stored.signal.id)
+
+
+def _beyond(path: Path, mark: Mark | None) -> int:
+    """Where to read a file that grows, which is known up to ``mark``; from its beginning if somebody edited it."""
+    if mark is None or path.name != mark.segment or not mark.bytes:
+        return 0
+    return mark.bytes if segments.ends_a_line(path, mark.bytes) else 0
 
 
 def _day(now: float) -> str:

@@ -108,6 +108,17 @@ class Appender:
         self._descriptor = -1
 
 
+def cut(path: Path, end: int) -> None:
+    """Takes off what lies beyond ``end``, durably, unless the file was sealed with it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size > end and not is_sealed(path):
+            os.ftruncate(descriptor, end)
+            sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def seal(path: Path) -> None:
     """Takes the right to write from an append-only file, durably: `Appender.sealed` sees it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -258,6 +269,7 @@ def remove(path: Path) -> None:
             if rubbish.exists():
                 _remove_tree(rubbish)
             os.rename(path, rubbish)
+            sync_directory(path.parent)  # else a power cut may leave it under its name, half removed
         _remove_tree(rubbish)
     else:
         with suppress(FileNotFoundError):

@@ -72,6 +72,9 @@ def _look(view: View) -> Report:
     problems += accepted.problems
     problems += jobs.check(view)
     notes: list[str] = []
+    if accepted.unwitnessed:
+        told = "are newer than the ledger, so nothing would show if more are missing; stopping the daemon writes it"
+        notes.append(f"{accepted.unwitnessed} signals {told}")
     problems += served.check(view, notes)
     refused, lines = remains.check_rejected(view)
     counts = {"accepted": accepted.number, **conservation.count(domains), "rejected": lines}

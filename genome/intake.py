@@ -109,6 +109,8 @@ class Reading:
     """Whether the file's end was reached."""
     trouble: OSError | None = None
     """Why it was not."""
+    damaged: bool = False
+    """Whether a compressed file could not be read to its end, and will not change by itself."""
     lines: int | None = field(init=False)
     """Before what is read next; None: not counted."""
 
@@ -138,6 +140,7 @@ class Reading:
         except packed.ERRORS as error:
             self.ended = True
             if self._still():
+                self.damaged = True
                 yield self._chunk(rest, 0, f"the file is damaged from here on ({error})")
             else:
                 self.waits = True  # the rest may still be on its way
@@ -192,7 +195,7 @@ def is_drop(name: str) -> bool:
 
 def drops(home: Home, scan: Scan) -> Iterator[Drop]:
     """What lies in the drop zone: inbox/** and the top of training-buffer/. Never follows a link."""
-    for folder, persona, domain in _folders(home):
+    for folder, persona, domain in _folders(home, scan):
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except FileNotFoundError:
@@ -289,19 +292,21 @@ def _blocks(drop: Drop, offset: int) -> Iterator[bytes]:
             offset = max(0, offset - len(block))
 
 
-def _folders(home: Home) -> Iterator[tuple[Path, str, str]]:
+def _folders(home: Home, scan: Scan) -> Iterator[tuple[Path, str, str]]:
     yield home.buffer, "", ""
     yield home.inbox, "", ""
-    for persona in _named_folders(home.inbox):
+    for persona in _named_folders(home.inbox, scan):
         yield persona, persona.name, ""
-        for domain in _named_folders(persona):
+        for domain in _named_folders(persona, scan):
             yield domain, persona.name, domain.name
 
 
-def _named_folders(parent: Path) -> list[Path]:
+def _named_folders(parent: Path, scan: Scan) -> list[Path]:
     try:
         entries = [entry for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, PermissionError):
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            scan.failed(parent, error)
         return []
     return sorted(Path(entry.path) for entry in entries if NAME.fullmatch(entry.name))
 
@@ -340,4 +345,5 @@ def _key(descriptor: int, status: os.stat_result, compressed: bool) -> str:
 
 
 def _stamp(status: os.stat_result) -> Stamp:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # A time of change that lies in the future was set by hand, or by another machine's clock: ctime is this one's.
+    return status.st_dev, status.st_ino, status.st_size, min(status.st_mtime_ns, status.st_ctime_ns)

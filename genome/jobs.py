@@ -208,15 +208,17 @@ class JobDirectory:
 
 def create(home: Home, job: Job, examples: Iterator[Example], held: bool = False) -> JobDirectory:
     """Puts a whole job in place; the rename of its directory is the act that makes it exist."""
-    directory = JobDirectory(home.active_jobs / job.id)
-    if directory.path.exists():
-        return directory
-    with files.new_directory(directory.path) as aside:
-        lines = (example.model_dump_json(exclude_defaults=True).encode() + b"\n" for example in examples)
-        files.put(aside / "train.jsonl", b"".join(lines))
-        if held:
-            files.put(aside / "held", b"")
-        files.put(aside / "job.json", job.to_bytes())
+    data = b"".join(example.model_dump_json(exclude_defaults=True).encode() + b"\n" for example in examples)
+    with files.locked(home.lock):  # a verb may order the job the daemon is ordering
+        for there in (home.active_jobs / job.id, home.completed_jobs / job.id):
+            if there.exists():
+                return JobDirectory(there)
+        directory = JobDirectory(home.active_jobs / job.id)
+        with files.new_directory(directory.path) as aside:
+            files.put(aside / "train.jsonl", data)
+            if held:
+                files.put(aside / "held", b"")
+            files.put(aside / "job.json", job.to_bytes())
     return directory
 
 
@@ -239,10 +241,11 @@ def find(home: Home, job: str) -> JobDirectory:
 
 def hold(home: Home, job: str) -> None:
     """Keeps a job from running; one that runs is stopped at a checkpoint by the runner."""
-    directory = find(home, job)
-    if directory.path.parent != home.active_jobs or directory.result() is not None:
-        raise Conflict(f"{job} has ended its training ({directory.state()})", "There is nothing to stop")
-    files.write(directory.held, b"")
+    with files.locked(home.lock):  # the gate moves what has ended
+        directory = find(home, job)
+        if directory.path.parent != home.active_jobs or directory.result() is not None:
+            raise Conflict(f"{job} has ended its training ({directory.state()})", "There is nothing to stop")
+        files.write(directory.held, b"")
 
 
 def release(home: Home, job: str) -> None:
@@ -258,10 +261,12 @@ def retry(home: Home, directory: JobDirectory) -> None:
 
     A finished adapter does not: it was the reason to fail.
     """
-    for stale in (directory.events_file, directory.result_file, home.checkpoints(directory.id) / "adapter"):
+    moved = JobDirectory(home.active_jobs / directory.id)
+    files.move(directory.path, moved.path)
+    # The result last: while it is there the job is a failed one, which the runner would only put back.
+    for stale in (moved.events_file, home.checkpoints(moved.id) / "adapter", moved.result_file):
         if stale.exists():
             files.remove(stale)
-    files.move(directory.path, home.active_jobs / directory.id)
 
 
 def complete(home: Home, directory: JobDirectory) -> JobDirectory:

@@ -60,9 +60,12 @@ class Marks(Record):
     """How many were made: the newest run's number."""
 
 
-def key(signal_id: str) -> bytes:
-    """128 bits of an id. Two of 10^9 ids share them with a probability of 10^-21."""
-    return xxhash.xxh3_128_digest(signal_id.encode())
+def key(persona: str, domain: str, signal_id: str) -> bytes:
+    """128 bits of an id, which counts within its domain: two applications may both number from 1.
+
+    Two of 10^9 share them with a probability of 10^-21.
+    """
+    return xxhash.xxh3_128_digest(f"{persona}/{domain}/{signal_id}".encode())
 
 
 @dataclass(frozen=True)

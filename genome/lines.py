@@ -111,7 +111,7 @@ assert Line.__struct_fields__ == tuple(Signal.model_fields), "the canonical line
 
 
 class Reader:
-    """Reads lines and messages. One a thread that writes; it only remembers what makes the next one faster."""
+    """Reads lines and messages. It only remembers what makes the next one faster, so threads may share it."""
 
     def __init__(self) -> None:
         self._decoders = [msgspec.json.Decoder(Camel), msgspec.json.Decoder(Snake)]

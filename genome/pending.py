@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from genome import batches, segments
+from genome import batches, files, segments
 from genome.layout import Home
 from genome.lines import teaches
 
@@ -60,8 +60,14 @@ class Tally:
     """By segment: up to which byte, and what was found."""
 
     def pending(self, home: Home, persona: str, domain: str) -> Pending:
+        with files.locked(home.lock):
+            names = batches.pending_segments(home, persona, domain)
+        return self.counts(home, persona, domain, names)
+
+    def counts(self, home: Home, persona: str, domain: str, names: list[str]) -> Pending:
+        """Of segments that were pending when they were listed, under the lock: counting is long, listing is not."""
         directory, total = home.pending(persona, domain), Pending(persona, domain)
-        present = {directory / name for name in batches.pending_segments(home, persona, domain)}
+        present = {directory / name for name in names}
         for gone in [path for path in self.counted if path.parent == directory and path not in present]:
             del self.counted[gone]
         for path in sorted(present):

@@ -147,6 +147,13 @@ def exists(path: Path) -> bool:
     return path.exists() or packed(path).exists()
 
 
+def ends_a_line(path: Path, offset: int) -> bool:
+    """Whether a line ends at ``offset`` of what a segment or another file of lines holds."""
+    with _opened(path) as stream:
+        stream.seek(offset - 1)
+        return stream.read(1) == b"\n"
+
+
 def listed(directory: Path) -> list[Path]:
     """Every segment in a directory, whichever way it lies there."""
     plain = set(directory.glob("*.jsonl"))

@@ -18,7 +18,7 @@ def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
     """Every adapter; a star marks what should be served."""
     from genome import adapters, registry
 
-    at = options.home_at(home)
+    at = options.existing(home)
     served = {entry.adapter for promotion in registry.newest(at) for entry in promotion.stack}
     found = [adapters.manifest(at, str(known)) for known in adapters.list_ids(at)]
     if json:
@@ -71,7 +71,7 @@ def rollback(
     """Serve what was served before. Undo it with: genome adapter deploy ID"""
     from daemon import actions
 
-    promotion = actions.roll_back(options.home_at(home), persona, to or None)
+    promotion = actions.roll_back(options.existing(home), persona, to or None)
     stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
     text = f"promotion {promotion.number} of {persona}: {stack}; a running daemon does it now"
     options.answer(promotion.model_dump(), json, text)
@@ -84,7 +84,7 @@ def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonO
 
     from genome import registry
 
-    found = registry.history(options.home_at(home), persona)
+    found = registry.history(options.existing(home), persona)
     if json:
         return options.answer([promotion.model_dump() for promotion in found], True, "")
     options.table(

@@ -22,7 +22,7 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     """Counts of every persona and domain, and how many lines were rejected."""
     from daemon import status as states
 
-    found = states.read_buffer(options.home_at(home))
+    found = states.read_buffer(options.existing(home))
     if json:
         return options.answer(found, True, "")
     counts = ("pending", "evidence", "queued", "archived", "set_aside", "superseded")
@@ -47,7 +47,7 @@ def rejected(
 
     if retry:
         return _retry(*options.opened(home), json)
-    found = list(refused.read(options.home_at(home)))
+    found = list(refused.read(options.existing(home)))
     if json:
         return options.answer([msgspec.to_builtins(line) for line in found], True, "")
     for line in found:

@@ -15,7 +15,7 @@ def start(home: HomeOption = None, json: JsonOption = False) -> None:
     """Let training run whenever a trigger is due."""
     from daemon import actions
 
-    actions.resume(options.home_at(home))
+    actions.resume(options.existing(home))
     options.answer({"training": "on"}, json, "training goes on")
 
 
@@ -24,7 +24,7 @@ def stop(home: HomeOption = None, json: JsonOption = False) -> None:
     """Pause training; a running job stops at a checkpoint. Intake and serving go on."""
     from daemon import actions
 
-    actions.pause(options.home_at(home))
+    actions.pause(options.existing(home))
     options.answer({"training": "paused"}, json, "training is paused; intake and serving go on")
 
 

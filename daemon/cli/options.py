@@ -11,6 +11,7 @@ import typer
 
 from genome import config as configuration
 from genome.config import Config
+from genome.errors import NotFound
 from genome.layout import Home, default_home
 
 HomeOption = Annotated[
@@ -24,6 +25,14 @@ DomainOption = Annotated[str, typer.Option("--domain", help="The subject it lear
 
 def home_at(path: Path | None) -> Home:
     return Home((path or default_home()).expanduser().absolute())
+
+
+def existing(path: Path | None) -> Home:
+    """A home that somebody made; a mistyped one is not made by looking at it."""
+    home = home_at(path)
+    if not home.root.is_dir():
+        raise NotFound(f"{home.root} does not exist", f"Run: genome init --home {home.root} --base MODEL")
+    return home
 
 
 def opened(path: Path | None) -> tuple[Home, Config]:

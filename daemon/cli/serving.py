@@ -166,7 +166,8 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"intake   stopped: {stopped}")
     for row in found["buffer"]["domains"]:
         print(f"buffer   {row['persona']}/{row['domain']}: {row['pending']} pending, {row['queued']} queued, "
-              f"{row['archived']} archived, {row['set_aside']} set aside")  # fmt: skip
+              f"{row['archived']} archived, {row['set_aside']} set aside, {row['superseded']} superseded, "
+              f"{row['evidence']} evidence")  # fmt: skip
     print(f"rejected {found['buffer']['rejected_lines']} lines")
     for job in found["jobs"]:
         print(f"job      {job['job']}: {job['state']} {job['step']}/{job['steps'] or '?'}")

@@ -56,7 +56,7 @@ def stop(
     """Hold a job. A running one stops at a checkpoint; `training start --job` goes on from there."""
     from genome import jobs
 
-    jobs.hold(options.home_at(home), job)
+    jobs.hold(options.existing(home), job)
     options.answer({"job": job, "state": "held"}, json, f"{job} is held; a running daemon stops it at a checkpoint")
 
 
@@ -70,7 +70,7 @@ def status(
     """What the jobs are doing, and how ended ones ended."""
     from genome import files, jobs
 
-    at = options.home_at(home)
+    at = options.existing(home)
     if watch:
         _follow(jobs.find(at, job) if job else _newest(at))
     with files.locked(at.lock):  # the daemon moves what has ended

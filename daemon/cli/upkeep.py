@@ -28,7 +28,7 @@ def fsck(
     from genome import fsck as checks
     from genome.errors import EXIT_CODES, EXIT_REPAIRED, Damaged
 
-    report = checks.check(options.home_at(home), repair, quick)
+    report = checks.check(options.existing(home), repair, quick)
     found = {
         "problems": [_said(problem) for problem in report.problems],
         "repaired": [_said(problem) for problem in report.repaired],

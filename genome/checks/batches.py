@@ -132,7 +132,11 @@ def _agrees(record: Path, batch: Batch, held: list[Contents], digest: str) -> It
     here = keys.arranged(made.keys for made in held)
     for what in ("held_out", "superseded"):
         ids: tuple[str, ...] = getattr(batch, what)
-        absent = [each for each, there in zip(ids, here.hold(keys.of_ids(ids)), strict=True) if not there]
+        absent = [
+            each
+            for each, there in zip(ids, here.hold(keys.of_ids(batch.persona, batch.domain, ids)), strict=True)
+            if not there
+        ]
         if absent:
             yield Problem(record, f"{what} names {absent[0]!r}, which is none of its signals", BACKUP)
     teaching = sum(made.teaching for made in held)

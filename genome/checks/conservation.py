@@ -28,6 +28,8 @@ class Accepted:
     number: int
     """Each once."""
     problems: tuple[Problem, ...]
+    unwitnessed: int
+    """Of them, those that only their segments know: the ledger was not written since."""
 
 
 def check(view: View, domains: list[Domain], runs: list[Run], merged: list[Run]) -> Accepted:
@@ -47,14 +49,15 @@ def check(view: View, domains: list[Domain], runs: list[Run], merged: list[Run])
         problems.append(Problem(ledger, what, f"{ASK}: it is made anew", partial(files.remove, ledger)))
     if not view.live:
         problems += [rubbish(run.path, "was merged into another run") for run in merged]
-    return Accepted(present.distinct + lost, tuple(problems))
+    unwitnessed = sum(len(made.keys) - made.covered for made in contents)
+    return Accepted(present.distinct + lost, tuple(problems), unwitnessed)
 
 
 def count(domains: list[Domain]) -> Counts:
     """Signals by the state of where they were found; each line is in one."""
     counts: Counts = dict.fromkeys(("pending", "queued", "archived", "set aside", "superseded", "evidence"), 0)
     for domain in domains:
-        beaten = keys.arranged([keys.of_ids(domain.superseded)])
+        beaten = keys.arranged([keys.of_ids(domain.persona, domain.domain, domain.superseded)])
         for made in domain.contents:
             superseded = int(np.count_nonzero(beaten.hold(made.keys)))
             counts["evidence"] += len(made.keys) - made.teaching
@@ -76,7 +79,10 @@ def _twice(contents: list[Contents], present: Keys) -> Iterator[Problem]:
     for (first, second), number in pairs.items():
         path, other = contents[first].path, contents[second].path
         found = (stored for _, stored in segments.examine(path, False) if isinstance(stored, Stored))
-        example = next(stored.signal.id for stored in found if key(stored.signal.id) == examples[first, second])
+        lines = (stored.signal for stored in found)
+        example = next(
+            line.id for line in lines if key(line.persona_id, line.domain, line.id) == examples[first, second]
+        )
         where = "twice" if first == second else f"also in {other}"
         yield Problem(path, f"{number} of its signals lie {where}, such as {example}", "Remove one of the two lines")
 

@@ -47,7 +47,7 @@ def read(view: View, path: Path, state: str, place: Place, digest: Any = None) -
             bad.append((end, f"it is a signal of {signal.persona_id}/{signal.domain}"))
         if digest is not None:
             digest.add(signal.id)
-        found += key(signal.id)
+        found += key(place.persona, place.domain, signal.id)
         teaching += signal.teaches
         covered += covered_bytes is None or end <= covered_bytes
     made = Contents(path, state, keys.halves(found), teaching, covered)

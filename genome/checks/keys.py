@@ -52,8 +52,8 @@ def halves(keys: bytes | bytearray) -> Hashes:
     return np.frombuffer(keys, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def of_ids(ids: Iterable[str]) -> Hashes:
-    return halves(b"".join(key(each) for each in ids))
+def of_ids(persona: str, domain: str, ids: Iterable[str]) -> Hashes:
+    return halves(b"".join(key(persona, domain, each) for each in ids))
 
 
 def arranged(parts: Iterable[Hashes]) -> Keys:

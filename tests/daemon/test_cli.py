@@ -40,9 +40,11 @@ def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 @pytest.fixture
 def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
-    """A home with thirty signals waiting."""
+    """A home with thirty signals waiting, as a daemon leaves it that was stopped."""
     config.init(home, str(shipped_base))
-    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], time.time())
+    into = Buffer(home, Intake())
+    into.accept([from_signal(signal(i)) for i in range(30)], time.time())
+    into.flush()
     return home
 
 

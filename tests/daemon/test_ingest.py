@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,3 +55,19 @@ async def test_what_was_cleared_is_forgotten(
     path, ingest = drop(correction(0)), started(home)
     await ingest.step()
     assert not path.exists() and ingest.buffer.progress == {} and ingest.seen == {}
+
+
+async def test_a_damaged_compressed_file_is_kept(home: Home, correction: Callable[..., Any]) -> None:
+    """What lies behind the damage is nowhere else: it is told and left to a person, however long it lies there."""
+    whole = gzip.compress(b"".join(json.dumps(correction(number)).encode() + b"\n" for number in range(2000)))
+    path = home.inbox / "cut.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    ingest = started(home)
+    told: list[str] = []
+    ingest.announcer.log = SimpleNamespace(info=lambda name, **_facts: told.append(name))
+    for _ in range(3):
+        await ingest.step()
+    assert path.exists() and told.count("file_damaged") == 1
+    path.write_bytes(whole)
+    await ingest.step()
+    assert pending.count(home, "helper", "git").examples == 2000 and not path.exists()

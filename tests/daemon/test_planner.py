@@ -39,3 +39,19 @@ async def test_a_damaged_domain_holds_up_no_other(home: Home, signal: Callable[.
     await loop.step()
     assert [batch.domain for batch in batches.all_queued(home)] == ["b"]
     assert "genome fsck" in loop.waiting["helper/a"] and planner.unordered(home) == []
+
+
+async def test_what_came_to_nothing_is_not_sealed_again(home: Home, signal: Callable[..., Any]) -> None:
+    """Signals that lose to archived ones leave too few: they are looked at again when more wait, not at every wake."""
+    into = Buffer(home, CONFIG.intake)
+    policy = batches.HeldOutPolicy(0.3, 150)
+    into.accept([from_signal(signal(number)) for number in range(10)], NOW)
+    batch = batches.form(home, "helper", "git", "test", NOW, policy)
+    assert batch is not None
+    batches.archive(home, batch)
+    loop = Planner(home, CONFIG, home.root, "f" * 64, None, Announcer(), Alarm())  # type: ignore[arg-type]
+    into.accept([from_signal(signal(number, source="ai", correctOutput="other")) for number in range(10)], NOW)
+    for _ in range(3):
+        await loop.step()
+        into.accept([from_signal(signal(0, id="again"))], NOW)  # a duplicate but for the first: nothing new waits
+    assert len(list(home.pending("helper", "git").glob("*.jsonl"))) == 2 and batches.all_queued(home) == []

@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fixed import NOW, ROOT
 from daemon import actions, process
 from daemon.events import Alarm, Announcer
 from daemon.runner import Runner, TrainerFailed
-from genome import adapters, batches, jobs
+from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
@@ -200,3 +202,40 @@ async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, orde
     Result(reason="it failed three times").write(ordered.result_file)
     await runner(home, "works").step()
     assert jobs.active(home) == [] and [done.state() for done in jobs.completed(home)] == ["failed"]
+
+
+async def test_a_retry_that_was_killed_can_be_asked_for_again(
+    home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it dies, the job is a failed one that can be retried, or one that waits: never neither."""
+    Result(reason="it failed three times").write(ordered.result_file)
+    failed = jobs.complete(home, ordered)
+    for dies_at in range(4):
+        acts: list[Path] = []
+
+        def dying(
+            act: Callable[..., None], path: Path, *more: Path, dies: int = dies_at, acts: list[Path] = acts
+        ) -> None:
+            acts.append(path)
+            if len(acts) > dies:
+                raise KeyboardInterrupt
+            act(path, *more)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            for name in ("move", "remove"):
+                patch.setattr(files, name, partial(dying, getattr(files, name)))
+            jobs.retry(home, jobs.find(home, failed.id))
+        if jobs.find(home, failed.id).state() == "waiting":
+            break
+        await runner(home, "works").step()  # a failed one that lies among the active ones is put back
+        assert [done.state() for done in jobs.completed(home)] == ["failed"], dies_at
+    assert jobs.find(home, failed.id).path.parent == home.active_jobs
+
+
+def test_a_job_is_ordered_once(home: Home, ordered: JobDirectory) -> None:
+    """Ordered again while it is active or after it ended, it is the one that is there."""
+    job = ordered.job()
+    assert jobs.create(home, job, iter([]), held=True).path == ordered.path and not ordered.held.exists()
+    Result(reason="no").write(ordered.result_file)
+    done = jobs.complete(home, ordered)
+    assert jobs.create(home, job, iter([])).path == done.path and jobs.active(home) == []

@@ -12,6 +12,7 @@ from fixed import NOW
 from genome import batches, files
 from genome.buffer import Buffer
 from genome.config import Intake
+from genome.errors import Damaged
 from genome.layout import Home
 from genome.lines import from_signal
 
@@ -38,3 +39,18 @@ def test_segments_that_could_not_follow_their_batch_are_not_pending_again(
     assert batches.form(home, "helper", "git", "test", NOW, policy) is None
     batches.archive(home, batch)
     assert len(list(batches.signals(home, batch))) == 10 and not list(home.pending("helper", "git").iterdir())
+
+
+def test_segments_of_an_unreadable_batch_are_in_no_second_one(home: Home, signal: Callable[..., Any]) -> None:
+    """Its record was moved aside: nobody knows which sealed segments are its, so none of them is taken again."""
+    into, policy = Buffer(home, Intake()), batches.HeldOutPolicy(0.3, 150)
+    into.accept([from_signal(signal(i)) for i in range(10)], NOW)
+    batch = batches.form(home, "helper", "git", "test", NOW, policy)
+    assert batch is not None
+    record = home.queued("helper", "git") / batch.id / "batch.json"
+    record.write_bytes(record.read_bytes().replace(b'"schema": 1', b'"schema": 2'))
+    with pytest.raises(Damaged):
+        batches.form(home, "helper", "git", "test", NOW, policy)
+    into.accept([from_signal(signal(i)) for i in range(10, 20)], NOW)
+    second = batches.form(home, "helper", "git", "test", NOW, policy)
+    assert second is not None and not set(second.segments) & set(batch.segments) and second.signals == 10

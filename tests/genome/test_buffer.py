@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing_os import failing
 from fixed import NOW
 
 from genome import batches, files, intake, pending, rejected
@@ -207,3 +208,40 @@ def test_a_damaged_line_costs_itself_alone(home: Home, drop: Make, correction: M
     assert pending.count(home, "helper", "git").examples == 3
     with pytest.raises(Damaged, match="genome fsck"):
         batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
+
+
+def test_ids_count_within_their_domain(home: Home, signal: Make) -> None:
+    """Two applications may both number from 1."""
+    lines = [from_signal(signal(number, id="1", personaId=name)) for number, name in enumerate(("a", "b"))]
+    assert opened(home).accept(lines, NOW).accepted == 2
+    assert opened(home).accept(lines, NOW).duplicates == 2
+
+
+def test_refused_lines_that_were_removed_are_missed_by_nobody(home: Home, drop: Make) -> None:
+    """rejected/ may be deleted: a ledger that points into it holds up no start and hides no new refusal."""
+    into = opened(home)
+    drop(*(b"nope %d" % number for number in range(20)))
+    take(home, into)
+    into.flush()
+    for day in home.rejected.glob("*.jsonl"):
+        day.unlink()
+    drop(b"another", name="b.jsonl")
+    take(home, opened(home))
+    take(home, opened(home))
+    assert [line.raw_bytes for line in rejected.read(home)] == [b"another"]
+
+
+def test_a_line_whose_sync_failed_is_written_again(home: Home, signal: Make) -> None:
+    """Where it could not be cut off either it can be read, and a second sync would say yes: it counts for nothing."""
+    into = opened(home)
+    into.accept([from_signal(signal(0))], NOW)
+    with (
+        failing(calls=frozenset({"fsync", "ftruncate"}), error=OSError(5, "Input/output error")),
+        pytest.raises(OSError),
+    ):
+        into.accept([from_signal(signal(1))], NOW)
+    segment = next(home.pending("helper", "git").glob("*.jsonl"))
+    assert segment.read_bytes().count(b"\n") == 2, "it can be read"
+    with failing() as counted:
+        assert into.accept([from_signal(signal(1))], NOW).accepted == 1
+    assert counted.count and segment.read_bytes().count(b"\n") == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+from failing_os import failing
 
 from genome import adapters, files, jobs
 from genome.errors import Busy, Damaged
@@ -144,3 +146,17 @@ def test_what_is_being_made_is_not_listed(tmp_path: Path) -> None:
         path.mkdir(parents=True)
         (path / record).write_text("{}")
     assert jobs.active(home) == [] and adapters.list_ids(home) == []
+
+
+def test_a_directory_loses_its_name_before_it_loses_anything_else(tmp_path: Path) -> None:
+    """A power cut while one is removed leaves it whole or under a name of rubbish: the rename is synced first."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "record.json").write_text("{}")
+    acts: list[str] = []
+    with failing() as standing, pytest.MonkeyPatch.context() as patch:
+        for name in ("rename", "fsync", "unlink", "rmdir"):
+            real = getattr(os, name)
+            act = partial(lambda name, real, *given: (acts.append(name), real(*given))[1], name, real)
+            patch.setattr(standing, name, act, raising=False)
+        files.remove(tmp_path / "made")
+    assert acts == ["rename", "fsync", "unlink", "rmdir", "fsync"]

@@ -11,7 +11,9 @@ import pytest
 import whole_home
 
 from genome import checks, files, fsck, ledger
+from genome.buffer import Buffer
 from genome.checks import problems
+from genome.config import Intake
 from genome.errors import Busy, Damaged, NotFound
 from genome.layout import Home
 
@@ -261,3 +263,15 @@ def test_no_home_is_not_made_by_looking(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no home"):
         fsck.check(Home(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_signal_that_vanished_from_what_waits_is_missed(whole: Home) -> None:
+    """A clean stop writes the ledger: from then on it bears witness for every signal, also for those no batch has."""
+    into = Buffer(whole, Intake())
+    into.load()
+    into.flush()
+    segment = next(whole.pending("helper", "git").glob("*.jsonl"))
+    segment.chmod(0o600)
+    segment.write_bytes(segment.read_bytes().split(b"\n", 1)[1])
+    found = fsck.check(whole)
+    assert any("1 signals that no segment holds" in problem.what for problem in found.problems)

@@ -23,7 +23,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys(*numbers: int) -> list[bytes]:
-    return [ledger.key(f"id {number}") for number in numbers]
+    return [ledger.key("p", "d", f"id {number}") for number in numbers]
 
 
 def opened(home: Home) -> Ledger:

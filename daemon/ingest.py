@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,9 @@ class Ingest:
     seen: dict[str, Seen] = field(default_factory=dict)
     """By path."""
     names: dict[str, str] = field(default_factory=dict)
-    """By file key: the path at the last look."""
+    """By file key: the path it was last seen under."""
+    clear_at: float = math.inf
+    """Before that no file has been kept for long enough: thousands that are kept cost nothing at every look."""
     unreadable: set[Path] = field(default_factory=set)
     """Told already."""
 
@@ -83,7 +86,7 @@ class Ingest:
             return known is not None and known.taken and known.stamp == stamp
 
         settle = self.config.intake.settle_seconds
-        self.names = {seen.key: path for path, seen in self.seen.items()}
+        first = not self.seen
         scan = Scan(time.time(), settle, unchanged)
         chunks: list[Chunk] = []
         readings: dict[str, Reading] = {}  # by file key
@@ -104,12 +107,17 @@ class Ingest:
                 scan.later.append(drop.changed + settle)
         self._commit(chunks, readings)
         self._report_unreadable(scan.unreadable)
-        for gone in self.seen.keys() - present:
-            del self.seen[gone]
-        if not scan.unreadable:  # how far those were read must be known when they can be read again
-            present_keys = {seen.key for seen in self.seen.values()}
-            self.buffer.forget([known for known in list(self.buffer.progress) if known not in present_keys])
+        gone = self.seen.keys() - present
+        self._forget(gone)
+        if (gone or first) and not scan.unreadable:  # how far those were read must be known when they can be read again
+            self.buffer.forget([known for known in list(self.buffer.progress) if known not in self.names])
         return min([*scan.later, *self._clear()], default=None)
+
+    def _forget(self, paths: Iterable[str]) -> None:
+        for path in list(paths):
+            seen = self.seen.pop(path)
+            if self.names.get(seen.key) == path:
+                del self.names[seen.key]
 
     def _begin(self, drop: Drop) -> Reading:
         """Where to read on. What happened to the file since it was last seen is told, and never guessed about."""
@@ -138,33 +146,36 @@ class Ingest:
             if reading.damaged and not (known is not None and known.damaged and known.key == drop.key):
                 self._tell("file_damaged", path=drop.shown, hint="it is kept; put a whole one in its place")
             self.seen[str(drop.path)] = Seen(drop.key, drop.stamp, taken, reading.damaged)
+            self.names[drop.key] = str(drop.path)
+            if taken and not reading.damaged:
+                self.clear_at = min(self.clear_at, drop.changed + self._keep_seconds)
         if receipt != Receipt():
             self.duplicates += receipt.duplicates
             self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
         if receipt.accepted:
             anyio.from_thread.run_sync(self.planner.ring)
 
-    def _clear(self) -> Iterator[float]:
-        """Removes files that were taken in whole and kept for long enough; yields when the others will have been.
+    @property
+    def _keep_seconds(self) -> float:
+        return self.config.intake.inbox_retention_hours * 3600
+
+    def _clear(self) -> list[float]:
+        """Removes files that were taken in whole and kept for long enough. Returns when the next will have been.
 
         Their lines are synced: `commit` returned. One that changed since is left to the next look.
         """
-        keep_seconds, now = self.config.intake.inbox_retention_hours * 3600, time.time()
-        clear: list[tuple[str, Seen]] = []
-        for path, seen in self.seen.items():
-            if not seen.taken or seen.damaged:
-                continue
-            keep_until = seen.stamp[3] / 1e9 + keep_seconds
-            if keep_until > now:
-                yield keep_until
-            elif intake.stamp(Path(path)) == seen.stamp:
-                clear.append((path, seen))
-        if clear:
-            files.remove_all(Path(path) for path, _ in clear)
-            for path, _ in clear:
-                del self.seen[path]
-            # Another file may get their inodes.
-            self.buffer.forget({seen.key for _, seen in clear} - {seen.key for seen in self.seen.values()})
+        now = time.time()
+        if now >= self.clear_at:
+            kept = {path: seen.stamp[3] / 1e9 + self._keep_seconds for path, seen in self.seen.items()
+                    if seen.taken and not seen.damaged}  # fmt: skip
+            clear = [path for path, keep_until in kept.items()
+                     if keep_until <= now and intake.stamp(Path(path)) == self.seen[path].stamp]  # fmt: skip
+            files.remove_all(Path(path) for path in clear)
+            keys = {self.seen[path].key for path in clear}
+            self._forget(clear)
+            self.buffer.forget(keys - self.names.keys())  # another file may get their inodes
+            self.clear_at = min((until for until in kept.values() if until > now), default=math.inf)
+        return [self.clear_at] if self.clear_at < math.inf else []
 
     def _report_unreadable(self, paths: list[Path]) -> None:
         for path in paths:

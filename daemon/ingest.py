@@ -24,8 +24,6 @@ from genome.layout import Home
 
 COMMIT_BYTES, COMMIT_CHUNKS = intake.CHUNK_BYTES, 1000
 """Many small files are committed together, up to so much."""
-FULL_SECONDS = 5.0
-"""After which a full disk is looked at again; nothing tells when it has room."""
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Ingest:
             if not self.stopped:
                 self.announcer.tell("intake_stopped", reason=str(error))
             self.stopped = str(error)
-            return time.time() + (error.retry_seconds or FULL_SECONDS)
+            return time.time() + (error.retry_seconds or intake.RETRY_SECONDS)
         if self.stopped:
             self.announcer.tell("intake_resumed")
             self.stopped = ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from genome import batches, files, intake, ledger, rejected, segments
 from genome.config import Intake
 from genome.errors import Busy, InvalidInput
-from genome.intake import BYTE_ORDER_MARK, NOTHING, Chunk, Taken
+from genome.intake import BYTE_ORDER_MARK, NOTHING, RETRY_SECONDS, Chunk, Taken
 from genome.layout import Home
 from genome.ledger import Ledger, Mark, Marks, key
 from genome.lines import Line, Reader
@@ -30,8 +30,6 @@ from genome.signals import Defaults
 
 MAX_OPEN_SEGMENTS = 32
 """Of as many domains the newest segment is kept open."""
-RETRY_SECONDS = 5.0
-"""After which a full buffer is looked at again."""
 
 
 class BufferFull(Busy):

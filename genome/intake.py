@@ -29,7 +29,7 @@ CHECK_BYTES = 1 << 12
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PLAIN = ".jsonl"
 RETRY_SECONDS = 5.0
-"""After which what could not be read is tried again."""
+"""After which what could not be read, or had no room, is tried again: nothing tells when it can."""
 GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 """How opening fails where a file was a moment ago: nothing there, a link, or a socket."""
 Stamp = tuple[int, int, int, int]

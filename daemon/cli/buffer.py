@@ -63,7 +63,7 @@ def _retry(home: Home, config: Config, json: bool) -> None:
 
     again = retry.retry(home, config.intake, time.time())
     said = [f"{line.file}:{line.line}: {reason}" for line, reason in again.kept]
-    said += [f"{path} is in the inbox; a running daemon takes it now" for path in again.files]
+    said += [f"{path} is in the inbox; the daemon takes it while it runs" for path in again.files]
     said.append(f"{again.lines} lines were given to the inbox again, {len(again.kept)} stay rejected")
     kept = [{**msgspec.to_builtins(line), "reason": reason} for line, reason in again.kept]
     options.answer(

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from genome import files, segments
-from genome.batches import Batch
+from genome.batches import SEGMENT, Batch
 from genome.checks import contents, keys
 from genome.checks.contents import Contents, Place
 from genome.checks.problems import ASK, BACKUP, Problem, View, parsed, rubbish
 from genome.ledger import Mark
 
-SEGMENT = re.compile(r"\d{4}-\d\d-\d\d-\d{3,}\.jsonl")
 BATCH = re.compile(r"batch-\d{4}-\d\d-\d\d-\d{3,}")
 
 

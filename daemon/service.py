@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from daemon import actions, status
 from genome import errors, files, jobs, registry, sockets
 from genome.errors import GenomeError
 from genome.lines import Line, Reader
+from genome.signals import Defaults
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
 
@@ -34,8 +35,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["LearningService"].full_name
 PLAIN_FIELDS = tuple(field.name for field in pb.TrainingSignal.DESCRIPTOR.fields if not field.has_presence)
 """Read one by one: four times as fast as ListFields."""
 
-READ_AHEAD = 2
-"""Messages of signals that are read while one is made durable."""
+READ_AHEAD = 3
+"""Messages of signals that are read while others are made durable; they are synced together then."""
 
 STATUS: dict[type[GenomeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -65,21 +66,33 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         async with anyio.create_task_group() as group, receive:
             group.start_soon(read)
             async for request in receive:
+                together = [request]
+                with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                    while len(together) <= READ_AHEAD:
+                        together.append(receive.receive_nowait())
                 try:
-                    answer = await anyio.to_thread.run_sync(self._submit, request)
+                    answers = await anyio.to_thread.run_sync(self._submit, together)
                 except GenomeError as error:
                     refused = error
                     group.cancel_scope.cancel()
                     break
-                if answer.accepted:
+                if any(answer.accepted for answer in answers):
                     self.supervisor.alarms["planner"].ring()
-                await context.write(answer)
+                for answer in answers:
+                    await context.write(answer)
         if refused is not None:
             await _abort(context, refused)
 
-    def _submit(self, request: pb.SubmitSignalsRequest) -> pb.SubmitSignalsResponse:
+    def _submit(self, requests: list[pb.SubmitSignalsRequest]) -> list[pb.SubmitSignalsResponse]:
         now, buffer = time.time(), self.supervisor.ingest.buffer
-        defaults = buffer.defaults(int(now * 1000))
+        read = [self._read(request, buffer.defaults(int(now * 1000))) for request in requests]
+        receipts = buffer.accept_together([lines for lines, _ in read], now)
+        return [
+            pb.SubmitSignalsResponse(accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=rejected)
+            for receipt, (_, rejected) in zip(receipts, read, strict=True)
+        ]
+
+    def _read(self, request: pb.SubmitSignalsRequest, defaults: Defaults) -> tuple[list[Line], list[pb.Rejection]]:
         lines: list[Line] = []
         rejected = []
         for index, message in enumerate(request.signals):
@@ -87,8 +100,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
                 lines.append(self.reader.fields(_fields(message), defaults))
             except errors.InvalidInput as error:
                 rejected.append(pb.Rejection(index=index, reason=str(error)))
-        receipt = buffer.accept(lines, now)
-        return pb.SubmitSignalsResponse(accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=rejected)
+        return lines, rejected
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         found = await self._answer(context, status.read, self.home, self.supervisor.config)

@@ -138,6 +138,7 @@ async def serve(home: Home, config: Config) -> None:
     """The daemon's life: take the home, mend what a crash left, run until told to stop."""
     from daemon.service import serving  # gRPC's door is opened last
 
+    host.spare_memory()
     base_path = await anyio.to_thread.run_sync(bases.resolve, config.base)
     fingerprint = await anyio.to_thread.run_sync(bases.fingerprint, base_path)
     with files.locked(home.daemon_lock, f"the daemon with process id {os.getpid()}", wait=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,15 +43,15 @@ class Receipt:
     accepted: int = 0
     duplicates: int = 0
     rejected: int = 0
-    touched: frozenset[tuple[str, str]] = frozenset()
-    """(persona, domain) of the accepted."""
+    new: Collection[bytes] = field(default=(), compare=False, repr=False)
+    """Ledger keys of the accepted."""
 
     def __add__(self, other: Receipt) -> Receipt:
         return Receipt(
             self.accepted + other.accepted,
             self.duplicates + other.duplicates,
             self.rejected + other.rejected,
-            self.touched | other.touched,
+            (*self.new, *other.new),
         )
 
 
@@ -122,7 +122,7 @@ class Buffer:
             segments.sync(path)
             for position, stored in segments.scan(path, start, pass_over_damage=True):
                 end = position
-                self.ledger.add([_key(stored)])
+                self.ledger.add([_key_of(stored.signal)])
                 if stored.origin is not None:
                     self._saw(stored.origin, stored.received)
             self._marks[place] = Mark(segment=name, bytes=end)
@@ -166,8 +166,21 @@ class Buffer:
 
     def accept(self, lines: Iterable[Line], now: float) -> Receipt:
         """Stores signals that came another way than by file; on disk when this returns."""
+        return self.accept_together([list(lines)], now)[0]
+
+    def accept_together(self, messages: Sequence[Sequence[Line]], now: float) -> list[Receipt]:
+        """The same for several messages, synced once. A receipt for each."""
         with self._writing:
-            return self._durably([Stored(line, int(now * 1000)) for line in lines], [], now)
+            stored = [Stored(line, int(now * 1000)) for lines in messages for line in lines]
+            total = self._durably(stored, [], now)
+        if not total.duplicates:
+            return [Receipt(len(lines)) for lines in messages]
+        left, receipts = set(total.new), []
+        for lines in messages:
+            keys = {_key_of(line) for line in lines}
+            receipts.append(Receipt(len(keys & left), len(lines) - len(keys & left)))
+            left -= keys
+        return receipts
 
     def defaults(self, millis: int, persona: str = "", domain: str = "") -> Defaults:
         """What a line need not say, where its place says ``persona`` and ``domain``."""
@@ -232,7 +245,7 @@ class Buffer:
         return receipt
 
     def _store(self, stored: list[Stored], now: float) -> Receipt:
-        keys = [_key(item) for item in stored]
+        keys = [_key_of(item.signal) for item in stored]
         known = self.ledger.known(keys)
         new = dict(zip(reversed(keys), reversed(stored), strict=True))  # of two that are alike the first stays
         for item_key in known:
@@ -252,7 +265,7 @@ class Buffer:
             self._marks[f"{persona}/{domain}"] = Mark.model_construct(segment=appender.path.name, bytes=end)
             self._waiting_bytes += len(data)
         self.ledger.add(new)
-        return Receipt(len(new), len(stored) - len(new), 0, frozenset(groups))
+        return Receipt(len(new), len(stored) - len(new), 0, new.keys())
 
     def _end(self, persona: str, domain: str, segment: str) -> int:
         """Up to where a segment is known to be on disk."""
@@ -337,8 +350,8 @@ class Buffer:
         self._appenders = {}
 
 
-def _key(stored: Stored) -> bytes:
-    return key(stored.signal.persona_id, stored.signal.domain, stored.signal.id)
+def _key_of(line: Line) -> bytes:
+    return key(line.persona_id, line.domain, line.id)
 
 
 def _beyond(path: Path, mark: Mark | None) -> int:

@@ -69,11 +69,6 @@ Snake = _struct(Signal, forbid_unknown_fields=True)
 """A line as it is given, in either spelling."""
 
 
-def teaches(correct_output: str | None, weight: float) -> bool:
-    """As `Signal.teaches`."""
-    return bool(correct_output and correct_output.strip()) and weight > 0
-
-
 class Line(msgspec.Struct, omit_defaults=True, gc=False):
     """A signal in canonical form, as it is stored. The fields of `Signal`, in its order."""
 
@@ -94,7 +89,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def teaches(self) -> bool:
-        return teaches(self.correct_output, self.weight)
+        return signals.teaches(self.correct_output, self.weight)
 
     @property
     def standing(self) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import msgspec
 
 from genome import batches, files, segments
 from genome.layout import Home
-from genome.lines import teaches
+from genome.signals import teaches
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Signal(Part):
     @property
     def teaches(self) -> bool:
         """Whether there is an answer to learn from. Else it is evidence: it counts for quality alone."""
-        return bool(self.correct_output and self.correct_output.strip()) and self.weight > 0
+        return teaches(self.correct_output, self.weight)
 
     @property
     def question(self) -> str:
@@ -165,6 +165,11 @@ def content_id(taught: tuple[Any, ...]) -> str:
     ``taught``: persona, domain, type, input, context as text, wrong output, right output, (role, content) of each turn.
     """
     return hashlib.sha256(_encode(taught)).hexdigest()[:32]
+
+
+def teaches(correct_output: str | None, weight: float) -> bool:
+    """`Signal.teaches`, for those who have only these two."""
+    return bool(correct_output and correct_output.strip()) and weight > 0
 
 
 def context_json(context: dict[str, Any]) -> str:

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import anyio
 import sabotage
 from acts import Plan
-from turn import make_adapter, silence
+from model import broken
+from turn import make_adapter, prepare, silence, turn
 
 KILLED = -signal.SIGKILL
 Point = TypeVar("Point")
@@ -81,6 +82,20 @@ def forked(act: Callable[[], Coroutine[Any, Any, None]], plan: Plan, said: Path)
     words = " | ".join(said.read_text().strip().splitlines()[-5:]) if said.exists() else ""
     said.unlink(missing_ok=True)
     return os.waitstatus_to_exitcode(status), words
+
+
+def calls_of_a_turn(told: Campaign, plan: Plan) -> list[str]:
+    """Names of all calls of a turn that is left alone, which breaks nothing."""
+    home, trace = prepare(told.fresh("counted")), told.fresh("counted.trace")
+
+    async def counted() -> None:
+        await turn(home, told.made, plan)
+        trace.write_text("\n".join(plan.calls))
+
+    status, words = forked(counted, plan, told.fresh("said"))
+    assert status == 0, words
+    assert broken(home) == [], broken(home)
+    return trace.read_text().split("\n")
 
 
 def run(name: str, campaign: Callable[[Campaign], str]) -> int:

@@ -5,24 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from acts import MOMENTS, WRITES, Die, Plan, changes
-from campaign import KILLED, Campaign, forked, leave, run
+from campaign import KILLED, Campaign, calls_of_a_turn, forked, leave, run
 from model import broken, half_visible
 from turn import prepare, turn
 
 
 def points(told: Campaign) -> list[tuple[int, str]]:
     """(point, its name) of a turn that is left alone. Only a write has a middle."""
-    home, trace = prepare(told.fresh("counted")), told.fresh("counted.trace")
-    plan = Plan()
-
-    async def counted() -> None:
-        await turn(home, told.made, plan)
-        trace.write_text("\n".join(plan.calls))
-
-    status, words = forked(counted, plan, told.fresh("said"))
-    assert status == 0, words
-    assert broken(home) == [], broken(home)
-    names = [name for name in trace.read_text().split("\n") if changes(name)]
+    names = [name for name in calls_of_a_turn(told, Plan()) if changes(name)]
     return [
         (len(MOMENTS) * number + index, f"{moment} act {number}, {name}")
         for number, name in enumerate(names)

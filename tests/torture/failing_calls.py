@@ -6,7 +6,7 @@ from functools import partial
 
 from acknowledged import lost_at_acknowledgement
 from acts import Fail, Plan, suits
-from campaign import Campaign, forked, leave, read_trace, run
+from campaign import Campaign, calls_of_a_turn, forked, leave, read_trace, run
 from medium import Medium
 from model import broken
 from turn import failing_turn, prepare, turn
@@ -15,16 +15,7 @@ HOWS = ("EIO", "ENOSPC", "EMFILE", "short")
 
 
 def failing_calls(told: Campaign) -> str:
-    home, trace = prepare(told.fresh("counted")), told.fresh("counted.trace")
-    plan = Fail()
-
-    async def counted() -> None:
-        await turn(home, told.made, plan)
-        trace.write_text("\n".join(plan.calls))
-
-    status, words = forked(counted, plan, told.fresh("said"))
-    assert status == 0, words
-    names = trace.read_text().split("\n")
+    names = calls_of_a_turn(told, Fail())
     every = [
         (number, name, how, lasting)
         for number, name in enumerate(names)

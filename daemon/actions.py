@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon import planner
+from daemon import orders
 from genome import adapters, bases, files, jobs, lora, pending, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
@@ -40,13 +40,13 @@ class Import:
 
 def flush(home: Home, config: Config, persona: str, domain: str) -> Batch:
     """Seals what is pending into a batch, whatever the triggers say."""
-    batch = planner.form(home, config, check_name(persona, "persona"), check_name(domain, "domain"), "by hand")
+    batch = orders.form(home, config, check_name(persona, "persona"), check_name(domain, "domain"), "by hand")
     if batch is None:
         waiting = pending.count(home, persona, domain).examples
         if waiting:
             raise Conflict(
                 f"{persona}/{domain} has {waiting} examples waiting, too few to learn from and to judge by",
-                f"{planner.fewest(config)} different questions are needed (gate.min_held_out, gate.held_out_fraction)",
+                f"{orders.fewest(config)} different questions are needed (gate.min_held_out, gate.held_out_fraction)",
             )
         known = ", ".join("/".join(names) for names in home.domains()) or "none yet"
         raise NotFound(f"{persona}/{domain} has no example waiting", f"Domains with a buffer: {known}")
@@ -63,7 +63,7 @@ def prepare(home: Home, config: Config, persona: str, domain: str) -> Started:
             "Run the worker and the daemon once, or set gate.anchors = 0",
         )
     batch = flush(home, config, persona, domain)
-    job = planner.order(home, config, batch, base, fingerprint, held=True)
+    job = orders.order(home, config, batch, base, fingerprint, held=True)
     if not jobs.find(home, job.id).held.exists():
         jobs.hold(home, job.id)  # the daemon saw the batch first
     return Started(batch.id, job.id)
@@ -73,7 +73,7 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
     """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest."""
     if not job:
         batch = flush(home, config, persona, domain)
-        return Started(batch.id, planner.job_id(batch))
+        return Started(batch.id, orders.job_id(batch))
     with files.locked(home.lock):
         directory = jobs.find(home, job)
         batch_id = directory.job().batch

@@ -15,7 +15,7 @@ import anyio.to_thread
 from daemon import anchors
 from daemon.events import Alarm, Announcer
 from daemon.worker_client import Question, WorkerClient
-from genome import adapters, batches, files, jobs, quality, registry
+from genome import adapters, batches, curriculum, files, jobs, quality, registry
 from genome.batches import Batch
 from genome.config import Config
 from genome.jobs import Job, JobDirectory
@@ -96,7 +96,7 @@ async def judge(
     """Scores both stacks on the same questions. ``compared``: the candidate's id, the incumbent's stack, its own."""
     candidate, incumbent, stack = compared
     settings = config.gate
-    held_out = await anyio.to_thread.run_sync(batches.held_out_part, home, batch)
+    held_out = await anyio.to_thread.run_sync(curriculum.held_out_part, home, batch)
     asked = contrast_questions(held_out, settings.contrast_answers)
     findings = [quality.enough_evidence(len(asked), settings.min_held_out)]
     before = after = None
@@ -139,10 +139,10 @@ def _old_sets(home: Home, config: Config, job: Job, batch: Batch) -> list[tuple[
     earlier = [
         signal
         for old in batches.archived(home, batch.persona, batch.domain)
-        for signal in batches.held_out_part(home, old)
+        for signal in curriculum.held_out_part(home, old)
     ]
     asked_anew = {signal.question for signal in batches.signals(home, batch)}
-    lost = batches.superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
+    lost = curriculum.superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
     known = [signal for signal in earlier if signal.question not in asked_anew and signal.id not in lost]
     recall = known[max(0, len(known) - config.gate.recall_examples) :]
     sets = [

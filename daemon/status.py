@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from daemon import worker_client
-from genome import adapters, batches, files, jobs, pending, registry, rejected, sockets, triggers
+from genome import adapters, batches, curriculum, files, jobs, pending, registry, rejected, sockets, triggers
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -92,7 +92,7 @@ def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
         ended = batches.archived(home, persona, domain)
         waiting_batches = batches.queued(home, persona, domain)
         set_aside = batches.set_aside_batches(home, persona, domain)
-        superseded = len(batches.superseded(home, persona, domain))
+        superseded = len(curriculum.superseded(home, persona, domain))
     waits = Tally().counts(home, persona, domain, names)
     beaten_later = superseded - sum(len(batch.superseded) for batch in (*ended, *waiting_batches, *set_aside))
 

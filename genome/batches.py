@@ -188,43 +188,6 @@ def signals(home: Home, batch: Batch) -> Iterator[Signal]:
         yield from segments.read(_segment(home, batch, name))
 
 
-def training_part(home: Home, batch: Batch) -> list[Signal]:
-    kept_out = {*batch.held_out, *batch.superseded}
-    return [signal for signal in signals(home, batch) if signal.teaches and signal.id not in kept_out]
-
-
-def held_out_part(home: Home, batch: Batch) -> list[Signal]:
-    held_out = set(batch.held_out)
-    return [signal for signal in signals(home, batch) if signal.id in held_out]
-
-
-def replay_part(home: Home, batch: Batch, count: int) -> list[Signal]:
-    """Up to ``count`` signals that earlier batches of this domain taught, so that they are not forgotten.
-
-    Chosen by a hash with this batch's id: another sample each time, the same at every look.
-    """
-    if count == 0:
-        return []
-    held_out = {signal.question for signal in held_out_part(home, batch)}
-    lost = superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
-    earlier = [
-        signal
-        for old in archived(home, batch.persona, batch.domain)
-        for signal in training_part(home, old)
-        if signal.question not in held_out and signal.id not in lost
-    ]
-    return sorted(earlier, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
-
-
-def superseded(home: Home, persona: str, domain: str) -> set[str]:
-    """Ids of signals that a later or weightier one contradicts: never to be trained on, replayed or asked again."""
-    ended = archived(home, persona, domain)
-    lost = {signal for batch in ended for signal in batch.supersedes}
-    for batch in (*ended, *queued(home, persona, domain), *set_aside_batches(home, persona, domain)):
-        lost.update(batch.superseded)
-    return lost
-
-
 def archive(home: Home, batch: Batch) -> None:
     """The batch was promoted. Doing it again changes nothing."""
     _move(home, batch, home.archive(batch.persona, batch.domain))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from genome import adapters, files
 from genome.adapters import AdapterId
@@ -31,7 +31,7 @@ class StackEntry(BaseModel):
 
 
 Stack = tuple[StackEntry, ...]
-Kind = Literal["promote", "deploy", "rollback"]
+Kind = Literal["promote", "deploy", "rollback", "canary", "pin", "unpin"]
 
 
 class Promotion(Record):
@@ -47,6 +47,16 @@ class Promotion(Record):
     reason: str
     job: str | None = None
     """Whose candidate it is."""
+    by: str = ""
+    """Who: gate, feedback, or the user's name and machine."""
+    numbers: dict[str, float] = Field(default_factory=dict)
+    """What was measured of it, by name of the finding."""
+    share: float = 1.0
+    """Of the persona's sessions that get this stack; below 1 a canary, and the others get what ``builds_on`` names."""
+    pinned: bool = False
+    """While the newest record says so, nothing is promoted or rolled back but by hand."""
+    quarantined: tuple[str, ...] = ()
+    """Adapter ids this record withdraws for good: they are not served again unless deployed by hand."""
     created: int
     """Milliseconds since 1970."""
 

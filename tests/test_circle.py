@@ -21,7 +21,7 @@ from fixed import ROOT
 
 from daemon import worker_client
 from daemon.demo import material, processes
-from genome import adapters, batches, config, registry
+from genome import adapters, batches, config, curriculum, registry
 from genome.jobs import read_examples
 from genome.layout import Home
 
@@ -94,7 +94,7 @@ def test_the_held_out_questions_are_in_no_training_line(circle: tuple[dict[str, 
     trained = {example.messages[-2]["content"] for example in read_examples(job / "train.jsonl") if example.messages}
     shipped = material.shipped()
     batch = batches.archived(home, material.PERSONA, material.DOMAIN)[0]
-    judged = {signal.input for signal in batches.held_out_part(home, batch)}
+    judged = {signal.input for signal in curriculum.held_out_part(home, batch)}
     asked = {signal.input for signal in shipped.held_out}
     assert len(trained) == 350 and len(judged) == 150 and len(asked) == 100
     assert not trained & judged and not trained & asked

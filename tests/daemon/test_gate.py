@@ -10,11 +10,11 @@ import pytest
 from fixed import NOW
 from test_runner import CONFIG, runner
 
-from daemon import planner
+from daemon import orders
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.worker_client import Question
-from genome import batches, files, jobs, registry
+from genome import batches, curriculum, files, jobs, registry
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake
@@ -82,7 +82,7 @@ def candidate(home: Home, signal: Callable[..., Any]) -> Callable[[int], Any]:
         batch = batches.form(home, "helper", "git", "test", NOW, POLICY)
         assert batch is not None
         config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"trainer": "torch"})})
-        job = planner.order(home, config, batch, home.root, "f" * 64)
+        job = orders.order(home, config, batch, home.root, "f" * 64)
         await runner(home, "works").step()
         return jobs.find(home, job.id), batch
 
@@ -119,7 +119,7 @@ async def test_what_earlier_batches_taught_must_still_be_known(home: Home, candi
     _, first = await candidate(0)
     await gate(home, Worker(learns)).step()
     directory, _ = await candidate(100)
-    earlier = {signal.correct_output for signal in batches.held_out_part(home, first)}
+    earlier = {signal.correct_output for signal in curriculum.held_out_part(home, first)}
 
     def forgets(stack: Stack, answer: str, own: bool) -> AnswerScore:
         is_new = bool(stack) and stack[0].adapter.endswith("v1.1")

@@ -10,7 +10,7 @@ import pytest
 from fixed import NOW
 
 from daemon import gate, status
-from genome import batches, contradictions, pending
+from genome import batches, contradictions, curriculum, pending
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -97,7 +97,7 @@ def test_a_superseded_signal_of_the_same_batch_is_not_used(home: Home, signal: M
     into.accept([*old, *new], NOW)
     batch = batches.form(home, "helper", "git", "test", NOW, POLICY)
     assert batch is not None and batch.signals == 20 and len(batch.held_out) == 6
-    used = ids(batches.training_part(home, batch)) | ids(batches.held_out_part(home, batch))
+    used = ids(curriculum.training_part(home, batch)) | ids(curriculum.held_out_part(home, batch))
     assert used == {f"new {i}" for i in range(20)}
     assert counts(home) == {
         "pending": 0, "evidence": 0, "queued": 20, "archived": 0, "set_aside": 0, "superseded": 20
@@ -110,19 +110,19 @@ def test_a_signal_that_is_beaten_later_is_not_replayed_or_asked_again(home: Home
     batches.archive(home, first)
     second = batch_of(home, signal, range(20), "new", timestamp=2)
     assert set(second.supersedes) == {f"old {i}" for i in range(20)}
-    assert ids(batches.replay_part(home, second, 1000)) <= {f"old {i}" for i in range(20, 40)}
+    assert ids(curriculum.replay_part(home, second, 1000)) <= {f"old {i}" for i in range(20, 40)}
     assert asked(home, second) <= {f"old {i}" for i in range(20, 40)}
     third = batch_of(home, signal, range(100, 120), "other", timestamp=3)
     batches.set_aside(home, second, "worse")
-    held_out = ids(batches.held_out_part(home, first))
+    held_out = ids(curriculum.held_out_part(home, first))
     assert asked(home, third) == held_out
-    assert ids(batches.replay_part(home, third, 1000)) == {f"old {i}" for i in range(40)} - held_out
+    assert ids(curriculum.replay_part(home, third, 1000)) == {f"old {i}" for i in range(40)} - held_out
     assert counts(home)["superseded"] == 0
     fourth = batch_of(home, signal, range(20), "newest", timestamp=4)
     batches.archive(home, fourth)
     beaten = {f"old {i}" for i in range(20)}
-    assert asked(home, third) == (held_out - beaten) | ids(batches.held_out_part(home, fourth))
-    assert not ids(batches.replay_part(home, third, 1000)) & beaten
+    assert asked(home, third) == (held_out - beaten) | ids(curriculum.held_out_part(home, fourth))
+    assert not ids(curriculum.replay_part(home, third, 1000)) & beaten
     found = counts(home)
     assert found["superseded"] == 20
     assert sum(found.values()) == 40 + 20 + 20 + 20 and pending.count(home, "helper", "git").examples == 0

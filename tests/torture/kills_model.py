@@ -13,7 +13,7 @@ from typing import Any
 from kills_load import PAIRS, Injected, number_of
 from kills_trainer import MODULE, factors
 
-from genome import adapters, batches, jobs, lora, pending, registry, segments
+from genome import adapters, batches, curriculum, jobs, lora, pending, registry, segments
 from genome.batches import Batch
 from genome.errors import GenomeError
 from genome.files import UNFINISHED
@@ -134,7 +134,7 @@ def _trained_once(home: Home, _: Injected) -> Iterator[str]:
             yield f"{job.batch} was trained by {of_batch[job.batch]} and by {job.id}"
         of_batch[job.batch] = job.id
         given = {example.id for example in jobs.read_examples(directory.examples)}
-        if given != {signal.id for signal in batches.training_part(home, batches.find(home, job.batch))}:
+        if given != {signal.id for signal in curriculum.training_part(home, batches.find(home, job.batch))}:
             yield f"{job.id} was not given what {job.batch} has to train"
         for example in given:
             if example in trained:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from turn import BAD, QUESTIONS
 
-from genome import adapters, batches, files, jobs, lora, registry, rejected, segments
+from genome import adapters, batches, curriculum, files, jobs, lora, registry, rejected, segments
 from genome.batches import Batch
 from genome.jobs import Job, Result
 from genome.layout import Home
@@ -100,7 +100,7 @@ def _unfinished(home: Home, resting: bool) -> Iterator[str]:
         if taught != Counter(QUESTIONS):
             yield f"{batch.id} holds {dict(taught)}"
         examples = Counter(example.id for job in jobs.completed(home) for example in jobs.read_examples(job.examples))
-        if examples != Counter(signal.id for signal in batches.training_part(home, batch)):
+        if examples != Counter(signal.id for signal in curriculum.training_part(home, batch)):
             yield f"trained: {dict(examples)}"
     states = [directory.state() for directory in jobs.completed(home)]
     if states != ["promoted"] or jobs.active(home):

@@ -73,7 +73,7 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
     """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest."""
     if not job:
         batch = flush(home, config, persona, domain)
-        return Started(batch.id, orders.job_id(batch))
+        return Started(batch.id, jobs.job_id(batch.id))
     with files.locked(home.lock):
         directory = jobs.find(home, job)
         batch_id = directory.job().batch

@@ -9,18 +9,33 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, jobs, registry
+from genome import adapters, batches, curriculum, jobs, quality, registry
 from genome.batches import Batch, HeldOutPolicy
-from genome.config import Config
+from genome.config import Config, Rung
 from genome.jobs import Example, Job
 from genome.layout import Home
+from genome.quality import Verdict
+from genome.signals import Signal
 
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
-    policy = HeldOutPolicy(gate.held_out_fraction, gate.held_out_examples, gate.min_held_out)
+    questions = gate.bar().questions(spread(home, persona, domain))
+    policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
+
+
+def spread(home: Home, persona: str, domain: str) -> float:
+    """Of the contrast's gain over questions, as the domain's newest verdict found it: it sizes the held-out part."""
+    for directory in reversed(jobs.completed(home)):
+        if not directory.verdict_file.exists():
+            continue
+        job = directory.job()
+        if (job.persona, job.domain) == (persona, domain):
+            found = [finding.spread for finding in Verdict.read(directory.verdict_file).findings if finding.spread]
+            return found[0] if found else quality.TYPICAL_SPREAD
+    return quality.TYPICAL_SPREAD
 
 
 def fewest(config: Config) -> int:
@@ -29,40 +44,57 @@ def fewest(config: Config) -> int:
 
 
 def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str, held: bool = False) -> Job:
-    """Writes the job of a batch; the same batch always gives the same job."""
+    """Writes the job of a batch; the same batch always gives the same job, until that was refused.
+
+    Then it is tried again as the next rung of ``gate.ladder`` says.
+    """
+    attempt = jobs.refused(home, batch.id) + 1
+    rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
     stack = registry.stack_of(home, batch.persona)
     lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
              (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
-    parent = lines.get((batch.persona, batch.domain))
+    parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
+    settings = config.training.settings()
     job = Job(
-        id=job_id(batch),
+        id=jobs.job_id(batch.id, attempt),
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
+        attempt=attempt,
         trainer=catalog.resolve(config.training.trainer),
         base=str(base),
         base_fingerprint=fingerprint,
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
-        settings=config.training.settings(),
+        settings=settings.model_copy(
+            update={
+                "learning_rate": settings.learning_rate * rung.learning_rate,
+                "epochs": settings.epochs * rung.epochs,
+                "anchor_weight": settings.anchor_weight * rung.anchors,
+            }
+        ),
         created=int(time.time() * 1000),
     )
-    jobs.create(home, job, _examples(home, config, batch, fingerprint), held)
+    jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
     return job
 
 
-def job_id(batch: Batch) -> str:
-    return f"job-{batch.id.removeprefix('batch-')}"
-
-
-def _examples(home: Home, config: Config, batch: Batch, fingerprint: str) -> Iterator[Example]:
+def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:
     """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
-    new = curriculum.training_part(home, batch)
-    for signal in [*new, *curriculum.replay_part(home, batch, int(len(new) * config.training.replay_fraction))]:
-        turns = [turn.model_dump() for turn in signal.prompt()]
-        answer = {"role": "assistant", "content": signal.correct_output or ""}
-        yield Example(id=signal.id, messages=[*turns, answer], weight=signal.weight)
+    reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
+    replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
+    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
+        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
         training, _ = anchors.split(anchors.read(home, fingerprint))
         for anchor in training:
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
+        for signal in curriculum.neighbours(
+            home, batch, config.training.neighbour_anchors, config.gate.recall_examples
+        ):
+            yield Example(id=signal.id, messages=_messages(signal), anchor=True)
+
+
+def _messages(signal: Signal) -> list[dict[str, str]]:
+    answer = {"role": "assistant", "content": signal.correct_output or ""}
+    return [*(turn.model_dump() for turn in signal.prompt()), answer]

@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from genome import errors, sockets
 from genome.config import Config
 from genome.layout import Home
-from genome.quality import AnswerScore
 from genome.registry import Stack
+from genome.scores import AnswerScore
 from genome.signals import Turn
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
@@ -44,6 +44,8 @@ class Question:
     answers: tuple[str, ...]
     turns: tuple[Turn, ...] = ()
     text: str = ""
+    id: str = ""
+    """By which its answers are known again."""
 
 
 @dataclass(frozen=True)

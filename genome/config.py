@@ -13,6 +13,7 @@ from genome import bases, files
 from genome.errors import Conflict, InvalidConfig
 from genome.jobs import TrainingSettings
 from genome.layout import Home, check_name
+from genome.quality import Bar
 
 
 class Section(BaseModel):
@@ -99,6 +100,8 @@ class Training(Section, TrainingSettings):
     """auto, torch, mlx, unsloth."""
     replay_fraction: float = Field(0.5, ge=0)
     """Signals of earlier batches that are trained again beside a new one, ÷ the new batch's."""
+    neighbour_anchors: int = Field(300, ge=0)
+    """Signals of the persona's other domains at which a new adapter is held to change nothing."""
     max_starts: int = Field(3, ge=1)
     """Trainer processes started for one job before it counts as failed."""
     heartbeat_seconds: float = Field(600.0, gt=0)
@@ -108,27 +111,55 @@ class Training(Section, TrainingSettings):
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
 
 
+class Rung(Section):
+    """What differs when a refused batch is tried again."""
+
+    fresh: bool = False
+    """Begin anew on all that earlier batches taught, instead of going on from what serves."""
+    learning_rate: float = Field(1.0, gt=0)
+    """× training.learning_rate."""
+    epochs: float = Field(1.0, gt=0)
+    """× training.epochs."""
+    replay: float = Field(1.0, ge=0)
+    """× training.replay_fraction."""
+    anchors: float = Field(1.0, ge=0)
+    """× training.anchor_weight."""
+
+
 class Gate(Section):
     """What a candidate must show before it serves."""
 
     held_out_fraction: float = Field(0.3, gt=0, lt=1)
-    """Largest part of a batch that is kept from training to judge by."""
-    held_out_examples: int = Field(150, ge=1)
-    """As many of a batch as are kept from training, unless the fraction is fewer."""
+    """Largest part of a batch that is kept from training to judge by; it is trained with the next one."""
+    expected_gain: float = Field(0.25, gt=0)
+    """Nats a token by which the contrast should rise: as many questions are held out as tell that from nothing …"""
+    power: float = Field(0.8, gt=0.5, lt=1)
+    """… with this probability."""
     min_held_out: int = Field(8, ge=2)
     """With fewer there is not enough evidence: no batch is formed, or its candidate is refused."""
     contrast_answers: int = Field(8, ge=1)
     """Answers of other questions each held-out question is scored against."""
     min_retention: float = Field(0.95, gt=0, le=1)
-    """Token accuracy on what was known, candidate ÷ incumbent."""
+    """Of what the incumbent knew, and of what the best version so far knew, on every old set."""
+    min_quality: float = Field(0.0, ge=0, le=1)
+    """Absolute: share of right tokens on the held-out questions. 0: no floor."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the paired bootstrap's one-sided bounds."""
-    recall_examples: int = Field(100, ge=0)
-    """Earlier batches' held-out questions that are asked again."""
-    anchors: int = Field(400, ge=0)
-    """Prompts and answers sampled from the base; a quarter judges, the rest may anchor training."""
+    undecided: Literal["wait", "promote", "refuse"] = "wait"
+    """When nothing failed and something was not shown. wait: the signals wait for more of them."""
+    recall_examples: int = Field(200, ge=0)
+    """Questions of what earlier batches taught that are asked again, for each domain of the persona."""
+    golden_measure: str = "token_accuracy"
+    """Of golden questions that name none; docs/gate.md lists them."""
+    anchors: int = Field(500, ge=0)
+    """Prompts and answers sampled from the base; two fifths judge, the rest may anchor training."""
     anchor_tokens: int = Field(48, ge=1)
     """Longest prompt, and longest answer, of an anchor."""
+    ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=2.0))
+    """How a refused batch is tried again, one after the other, before it is set aside."""
+
+    def bar(self) -> Bar:
+        return Bar(self.confidence, self.min_retention, self.expected_gain, self.power)
 
 
 class Prune(Section):
@@ -212,8 +243,18 @@ def _commented(section: Section, path: str) -> list[str]:
         if isinstance(value, Section):
             tables += [f"# [{path}.{key}]", *_commented(value, f"{path}.{key}")]
         else:
-            lines.append(f"# {key} = {json.dumps(value)}")  # numbers, strings and lists read the same in TOML
+            lines.append(f"# {key} = {_toml(value)}")
     return lines + tables
+
+
+def _toml(value: Any) -> str:
+    """Numbers, strings and lists of them read the same in JSON and in TOML."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Section):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Section):
+        stated = value.model_dump(exclude_defaults=True)
+        return "{ " + ", ".join(f"{key} = {json.dumps(each)}" for key, each in stated.items()) + " }"
+    return json.dumps(value)
 
 
 def parse(text: str, path: Path) -> Config:

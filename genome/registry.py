@@ -8,6 +8,7 @@ two writers cannot both have one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -108,13 +109,15 @@ def routes(promotion: Promotion) -> dict[str, Stack]:
     return named
 
 
-def promote(home: Home, adapter_id: str, now: float, reason: str, job: str) -> Promotion:
+def promote(
+    home: Home, adapter_id: str, now: float, reason: str, job: str, numbers: Mapping[str, float] | None = None
+) -> Promotion:
     """Serves a candidate from now on. Doing it again for the same job changes nothing."""
     persona = AdapterId.parse(adapter_id).persona
     for promotion in reversed(history(home, persona)):
         if promotion.job == job:
             return promotion
-    return _put(home, adapter_id, now, "promote", reason, job)
+    return _put(home, adapter_id, now, "promote", reason, job, numbers)
 
 
 def deploy(home: Home, adapter_id: str, now: float, reason: str) -> Promotion:
@@ -158,7 +161,10 @@ def _check_there(home: Home, target: Promotion) -> None:
             )
 
 
-def _put(home: Home, adapter_id: str, now: float, kind: Kind, reason: str, job: str | None = None) -> Promotion:
+def _put(
+    home: Home, adapter_id: str, now: float, kind: Kind, reason: str, job: str | None = None,
+    numbers: Mapping[str, float] | None = None,
+) -> Promotion:  # fmt: skip
     manifest = adapters.manifest(home, adapter_id)
     persona = AdapterId.parse(adapter_id).persona
     if persona == "shared":
@@ -169,7 +175,7 @@ def _put(home: Home, adapter_id: str, now: float, kind: Kind, reason: str, job: 
     stack = with_adapter(before.stack if before else (), StackEntry(adapter=adapter_id, digest=manifest.digest))
     return _append(home, before, Promotion(
         number=0, persona=persona, kind=kind, stack=stack, builds_on=before.number if before else 0,
-        reason=reason, job=job, created=int(now * 1000),
+        reason=reason, job=job, numbers=dict(numbers or {}), created=int(now * 1000),
     ))  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from genome.errors import GenomeError
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.lora import Factors, Lora
-from genome.quality import AnswerScore
 from genome.registry import Stack
+from genome.scores import AnswerScore
 from genome.signals import Defaults, Signal, from_object
 from genome.tensors import Tensor
 from genome.v1 import inference_pb2 as pb

@@ -92,15 +92,24 @@ def resume(home: Home) -> None:
     files.remove(home.paused)
 
 
-def deploy(home: Home, adapter_id: str) -> Promotion:
-    """Serves an adapter that lies in the home."""
+def deploy(home: Home, adapter_id: str, by: str, force: bool = False, reason: str = "") -> Promotion:
+    """Serves an adapter that lies in the home. ``force``: also one that was withdrawn."""
     with files.locked(home.lock):
-        return registry.deploy(home, adapter_id, time.time(), "deployed by hand")
+        return registry.deploy(home, adapter_id, time.time(), reason or "deployed by hand", by, force)
 
 
-def roll_back(home: Home, persona: str, to: str | None = None) -> Promotion:
+def roll_back(home: Home, persona: str, by: str, to: str | None = None, reason: str = "") -> Promotion:
+    check_name(persona, "persona")
     with files.locked(home.lock):
-        return registry.roll_back(home, check_name(persona, "persona"), time.time(), "rolled back by hand", to)
+        return registry.roll_back(home, persona, time.time(), reason or "rolled back by hand", to, by)
+
+
+def pin(home: Home, persona: str, by: str, on: bool = True, reason: str = "") -> Promotion:
+    """While a persona is pinned only a person changes what it is served with."""
+    check_name(persona, "persona")
+    said = reason or ("pinned by hand" if on else "unpinned by hand")
+    with files.locked(home.lock):
+        return registry.pin(home, persona, time.time(), said, by, on)
 
 
 def import_adapter(home: Home, config: Config, wanted: Import) -> Manifest:

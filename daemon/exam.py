@@ -24,7 +24,7 @@ from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
 from genome.jobs import Job
 from genome.layout import Home
-from genome.registry import Stack
+from genome.promotions import Stack
 from genome.signals import Defaults, Signal, from_object
 
 OWN_FIELDS = ("measure", "pattern")

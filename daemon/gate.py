@@ -16,14 +16,14 @@ from daemon import exam, judging
 from daemon.events import Alarm, Announcer
 from daemon.judging import Contest
 from daemon.worker_client import WorkerClient
-from genome import adapters, batches, files, jobs, registry, scores
+from genome import adapters, batches, files, jobs, promotions, registry, scores
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import NotFound
 from genome.jobs import Job, JobDirectory
 from genome.layout import Home
+from genome.promotions import StackEntry
 from genome.quality import Verdict
-from genome.registry import StackEntry
 from genome.scores import Scores
 
 
@@ -60,11 +60,17 @@ class Gate:
         return None
 
     def _trained(self) -> list[tuple[JobDirectory, Job, str]]:
-        """Active jobs that have a candidate, and its id."""
+        """Active jobs that have a candidate, and its id. While a persona is pinned or a canary runs, they wait."""
         with files.locked(self.home.lock):  # the runner moves failed ones away
             found = [(directory, directory.result()) for directory in jobs.active(self.home)]
-            return [(directory, directory.job(), result.adapter) for directory, result in found
-                    if result is not None and result.adapter is not None]  # fmt: skip
+            trained = [(directory, directory.job(), result.adapter) for directory, result in found
+                       if result is not None and result.adapter is not None]  # fmt: skip
+            settled = {job.persona: self._settled(job.persona) for _, job, _ in trained}
+        return [each for each in trained if settled[each[1].persona] or each[0].verdict_file.exists()]
+
+    def _settled(self, persona: str) -> bool:
+        """Whether what serves may be changed, and is what a candidate would be held against tomorrow."""
+        return not registry.pinned(self.home, persona) and registry.canary(self.home, persona) is None
 
     async def _judge(self, job: Job, candidate: str) -> tuple[Verdict, Scores]:
         made = await anyio.to_thread.run_sync(adapters.verify, self.home, candidate, job.base_fingerprint)
@@ -76,10 +82,9 @@ class Gate:
         return await judging.judge(self.config, self.worker, job, asked, contest)
 
     def _contest(self, batch: Batch, candidate: str, digest: str) -> Contest:
-        history = registry.history(self.home, batch.persona)
-        incumbent = history[-1].stack if history else ()
-        withdrawn = {adapter for promotion in history for adapter in promotion.quarantined}
-        served = {entry.adapter for promotion in history for entry in promotion.stack} - withdrawn
+        past = registry.history(self.home, batch.persona)
+        incumbent = past[-1].stack if past else ()
+        served = {entry.adapter for promotion in past for entry in promotion.stack} - promotions.quarantined(past)
         stack = registry.with_adapter(incumbent, StackEntry(adapter=candidate, digest=digest))
         return Contest(candidate, incumbent, stack, tuple(scores.of_versions(self.home, sorted(served))))
 

@@ -15,8 +15,8 @@ from daemon.worker_client import Question, WorkerClient
 from genome import measures, quality, scores
 from genome.config import Config
 from genome.jobs import Job
+from genome.promotions import Stack
 from genome.quality import Finding, OldSet, Paired, Verdict
-from genome.registry import Stack
 from genome.scores import Observed, QuestionScore, Scores
 from genome.v1 import inference_pb2 as pb
 

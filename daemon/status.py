@@ -118,6 +118,8 @@ def _persona(home: Home, promotion: registry.Promotion) -> dict[str, Any]:
         "persona": promotion.persona,
         "promotion": promotion.number,
         "stack": [entry.adapter for entry in promotion.stack],
+        "share": promotion.share,
+        "pinned": promotion.pinned,
         "reason": promotion.reason,
         "adapters": [str(known) for known in adapters.list_ids(home, promotion.persona)],
     }

@@ -73,7 +73,9 @@ def _places(at: Home) -> tuple[Place, ...]:
         # Who writes to pending/ is the ingest loop or a caller of the daemon, and both ring the planner themselves.
         *(Place(path.parts, planner) for path in (at.buffer / "*", at.buffer / "*/*", at.queued("*", "*"))),
         *(Place(path.parts, jobs) for path in (at.jobs, at.active_jobs, at.active_jobs / "*", at.completed_jobs)),
-        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),
+        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*")),
+        # A persona that is no longer pinned, or whose canary ended: candidates that wait can be judged.
+        Place(at.promotions("*").parts, deployer | {"gate"}),
     )
 
 

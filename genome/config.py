@@ -243,14 +243,14 @@ def _commented(section: Section, path: str) -> list[str]:
         if isinstance(value, Section):
             tables += [f"# [{path}.{key}]", *_commented(value, f"{path}.{key}")]
         else:
-            lines.append(f"# {key} = {_toml(value)}")
+            lines.append(f"# {key} = {toml(value)}")
     return lines + tables
 
 
-def _toml(value: Any) -> str:
-    """Numbers, strings and lists of them read the same in JSON and in TOML."""
+def toml(value: Any) -> str:
+    """As it is written in genome.toml. Numbers, strings and lists of them read the same in JSON."""
     if isinstance(value, tuple) and value and isinstance(value[0], Section):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Section):
         stated = value.model_dump(exclude_defaults=True)
         return "{ " + ", ".join(f"{key} = {json.dumps(each)}" for key, each in stated.items()) + " }"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import shlex
 import tomllib
@@ -17,7 +16,7 @@ import typer.main
 from pydantic import BaseModel
 
 from daemon import cli
-from genome import errors
+from genome import config, errors
 from genome.config import Config
 from genome.errors import InvalidInput
 from genome.layout import Home
@@ -68,7 +67,7 @@ def test_every_key_of_the_config_is_described(section: str, key: str, default: o
     heading = f"## [{section}]\n"
     assert heading in page("configuration.md")
     described = page("configuration.md").partition(heading)[2].partition("\n## ")[0]
-    assert [f"`{key}`", f"`{json.dumps(default)}`"] in [row[:2] for row in rows(described)]
+    assert [f"`{key}`", f"`{config.toml(default)}`"] in [row[:2] for row in rows(described)]
 
 
 def test_no_key_is_described_that_does_not_exist() -> None:

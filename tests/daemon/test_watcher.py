@@ -24,7 +24,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 Changes = AsyncIterator[watcher.Names]
 Watch = Callable[[Home], Changes]
 
-INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer"})
+INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "gate"})
 JOBS = frozenset({"runner", "gate", "planner"})
 SECONDS = 20
 """Until a promise counts as broken."""

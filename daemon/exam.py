@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from daemon import anchors
@@ -86,7 +85,7 @@ def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[
 def golden(home: Home, config: Config, batch: Batch) -> list[OldQuestions]:
     """The persona's own questions, one set a measure. A line that cannot be read is refused by file and number."""
     sets: dict[str, list[Question]] = {}
-    for path in sorted((home.persona(batch.persona) / "golden").glob("*.jsonl")):
+    for path in sorted(home.golden(batch.persona).glob("*.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if line.strip():
                 try:
@@ -111,7 +110,3 @@ def _golden(line: bytes, default: str, batch: Batch) -> tuple[str, Question]:
     signal = from_object(plain | {"type": "import"}, Defaults(0, batch.persona, batch.domain))
     asked = question(signal)
     return measure, Question(id=asked.id, answers=(expected,) if expected else asked.answers, turns=asked.turns)
-
-
-def golden_files(home: Home, persona: str) -> list[Path]:
-    return sorted((home.persona(persona) / "golden").glob("*.jsonl"))

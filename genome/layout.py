@@ -164,8 +164,9 @@ class Home:
     def promotions(self, persona: str) -> Path:
         return self.adapters / persona / "promotions"
 
-    def persona(self, persona: str) -> Path:
-        return self.root / "personas" / persona
+    def golden(self, persona: str) -> Path:
+        """Questions the user wrote, which every candidate must still answer."""
+        return self.root / "personas" / persona / "golden"
 
 
 def _directories(parent: Path) -> list[Path]:

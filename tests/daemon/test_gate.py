@@ -248,7 +248,7 @@ async def test_nothing_is_lost_a_little_at_a_time(home: Home, candidate: Any) ->
 
 async def test_the_users_own_questions_are_asked(home: Home, candidate: Any) -> None:
     """A golden set is an old set of its own; what cannot be read is named by file and line."""
-    golden = home.persona("helper") / "golden" / "mine.jsonl"
+    golden = home.golden("helper") / "mine.jsonl"
     golden.parent.mkdir(parents=True)
     golden.write_text('{"input": "who are you?", "correctOutput": "your helper"}\n')
     directory, batch = await candidate(0)

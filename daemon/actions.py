@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import orders
-from genome import adapters, bases, files, jobs, lora, pending, registry
+from genome import adapters, bases, batches, files, jobs, lora, pending, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
@@ -82,6 +82,18 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
         else:
             jobs.release(home, job)
     return Started(batch_id, job)
+
+
+def restore(home: Home, batch_id: str) -> Batch:
+    """Lets the signals of a batch that was set aside wait again, to be trained with what comes."""
+    with files.locked(home.lock):
+        batch = batches.find(home, batch_id)
+        if not (home.set_aside(batch.persona, batch.domain) / batch.id).exists():
+            raise Conflict(f"{batch.id} was not set aside", "genome buffer status shows what waits")
+        if any(jobs.of_batch(directory.id) == batch.id for directory in jobs.active(home)):
+            raise Conflict(f"a probe of {batch.id} is under way", "Wait for it: genome training status")
+        batches.release(home, batch)
+    return batch
 
 
 def pause(home: Home) -> None:

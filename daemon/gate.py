@@ -43,6 +43,8 @@ class Gate:
         for directory, job, candidate in await anyio.to_thread.run_sync(self._trained):
             if not directory.verdict_file.exists():
                 verdict, seen = await self._judge(job, candidate)
+                if job.part:
+                    verdict = verdict.model_copy(update={"promote": False, "reason": f"a probe: {verdict.reason}"})
                 await anyio.to_thread.run_sync(self._record, directory, verdict, seen)
                 self.announcer.tell(
                     "judged", job=job.id, adapter=verdict.candidate, promote=verdict.promote, reason=verdict.reason
@@ -89,6 +91,7 @@ class Gate:
         return Contest(candidate, incumbent, stack, tuple(scores.of_versions(self.home, sorted(served))))
 
     def _record(self, directory: JobDirectory, verdict: Verdict, seen: Scores) -> None:
+        """The verdict is what counts, so it comes last."""
         if verdict.promote:
             seen.write(scores.path(self.home, verdict.candidate))
         verdict.write(directory.verdict_file)
@@ -105,6 +108,8 @@ class Gate:
             batch = batches.find(self.home, job.batch)
         except NotFound:  # released, and killed before the job was moved
             return "batch_waits"
+        if job.part:
+            return "probed"
         if verdict.promote:
             registry.promote(
                 self.home, verdict.candidate, time.time(), verdict.reason, job.id, numbers=verdict.numbers()

@@ -50,33 +50,49 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     """
     attempt = jobs.refused(home, batch.id) + 1
     rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+    job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
+        update={"id": jobs.job_id(batch.id, attempt), "attempt": attempt}
+    )
+    jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
+    return job
+
+
+def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
+    """Writes the job that trains a part of a refused batch: (ids, number of the probe), (base, its fingerprint)."""
+    wanted, number = part
+    job = _job(home, config, batch, Rung(), base).model_copy(
+        update={"id": jobs.probe_id(batch.id, number), "part": wanted}
+    )
+    own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
+    examples = _examples(home, config, batch, base[1], Rung())
+    jobs.create(home, job, (each for each in examples if each.id not in own))
+    return job
+
+
+def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path, str]) -> Job:
     stack = registry.stack_of(home, batch.persona)
     lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
              (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
     parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
     settings = config.training.settings()
-    job = Job(
-        id=jobs.job_id(batch.id, attempt),
+    factors = {
+        "learning_rate": settings.learning_rate * rung.learning_rate,
+        "epochs": settings.epochs * rung.epochs,
+        "anchor_weight": settings.anchor_weight * rung.anchors,
+    }
+    return Job(
+        id=jobs.job_id(batch.id),
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
-        attempt=attempt,
         trainer=catalog.resolve(config.training.trainer),
-        base=str(base),
-        base_fingerprint=fingerprint,
+        base=str(base[0]),
+        base_fingerprint=base[1],
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
-        settings=settings.model_copy(
-            update={
-                "learning_rate": settings.learning_rate * rung.learning_rate,
-                "epochs": settings.epochs * rung.epochs,
-                "anchor_weight": settings.anchor_weight * rung.anchors,
-            }
-        ),
+        settings=settings.model_copy(update=factors),
         created=int(time.time() * 1000),
     )
-    jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
-    return job
 
 
 def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:

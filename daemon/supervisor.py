@@ -24,6 +24,7 @@ from daemon.ingest import Ingest
 from daemon.planner import Planner
 from daemon.pruner import Pruner
 from daemon.runner import Runner
+from daemon.searcher import Searcher
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
 from genome.buffer import Buffer
@@ -66,13 +67,14 @@ class Supervisor:
     gate: Gate
     deployer: Deployer
     pruner: Pruner
+    searcher: Searcher
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner)
+        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner, self.searcher)
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -185,7 +187,7 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
+    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner", "searcher")}
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
@@ -201,5 +203,6 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         pruner=Pruner(home, config, announcer),
+        searcher=Searcher(home, config, base, fingerprint, announcer, alarms["runner"]),
         alarms=alarms,
     )

@@ -224,7 +224,17 @@ def settle(home: Home) -> None:
 
 
 def release(home: Home, batch: Batch) -> None:
-    """Its signals are pending again, to be formed into a batch with what comes. Again changes nothing."""
+    """Its signals are pending again, to be formed into a batch with what comes. Again changes nothing.
+
+    Of a batch that was set aside the segments move first: until its record is gone, `settle` moves them back.
+    """
+    pending = home.pending(batch.persona, batch.domain)
+    aside = home.set_aside(batch.persona, batch.domain) / batch.id
+    for path in segments.listed(aside):
+        segments.restore(path)
+        files.move(path, pending / path.name)
+    if aside.exists():
+        files.remove(aside)
     files.remove(home.queued(batch.persona, batch.domain) / batch.id)
 
 

@@ -121,6 +121,14 @@ class Home:
         """Batches the gate refused for good."""
         return self.buffer / persona / domain / "set-aside"
 
+    def search(self, persona: str, domain: str, batch: str) -> Path:
+        """While it lies in a refused batch, what breaks the gate is searched for."""
+        return self.set_aside(persona, domain) / batch / "search.json"
+
+    def poison(self, persona: str, domain: str, batch: str) -> Path:
+        """What a search found."""
+        return self.set_aside(persona, domain) / batch / "poison.json"
+
     def domains(self) -> list[tuple[str, str]]:
         """(persona, domain) of every buffer there is."""
         return [

@@ -60,6 +60,21 @@ def stop(
     options.answer({"job": job, "state": "held"}, json, f"{job} is held; a running daemon stops it at a checkpoint")
 
 
+@app.command(epilog="Example: genome training bisect batch-2026-11-20-001 --max-probes 12")
+def bisect(
+    batch: Annotated[str, typer.Argument(help="Id of a batch that was set aside.")],
+    max_probes: Annotated[int, typer.Option(help="Trainings to spend at most.", min=2)] = 16,
+    smallest: Annotated[int, typer.Option(help="Signals to name together, without halving further.", min=1)] = 8,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the signals of a refused batch that break the gate, by training parts of it. Asked again: what was found."""
+    from daemon import searcher
+
+    found = searcher.ask(options.existing(home), batch, max_probes, smallest)
+    options.answer(found, json, searcher.said(found))
+
+
 @app.command(epilog="Example: genome training status job-2026-11-20-001 --watch")
 def status(
     job: Annotated[str, typer.Argument(help="Its id. Default: every job.")] = "",

@@ -25,7 +25,7 @@ Changes = AsyncIterator[watcher.Names]
 Watch = Callable[[Home], Changes]
 
 INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "gate"})
-JOBS = frozenset({"runner", "gate", "planner"})
+JOBS = frozenset({"runner", "gate", "planner", "searcher"})
 SECONDS = 20
 """Until a promise counts as broken."""
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from genome import bases, files
 from genome.errors import Conflict, InvalidConfig
@@ -162,6 +162,28 @@ class Gate(Section):
         return Bar(self.confidence, self.min_retention, self.expected_gain, self.power)
 
 
+class Endpoint(Section):
+    """A language model behind an OpenAI-compatible ``/v1/chat/completions``. Nothing needs one."""
+
+    url: str = ""
+    """``https://host/v1``; empty: there is none, and nothing leaves this machine."""
+    model: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; empty, or not set: none is sent."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """Of one try."""
+    max_retries: int = Field(4, ge=0)
+    """After timeouts, lost connections, 429 and 5xx."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Endpoint:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url begins with http:// or https://")
+        if self.url and not self.model:
+            raise ValueError("a url needs a model")
+        return self
+
+
 class Prune(Section):
     """What is kept, and for how long. Signals are kept for ever, and so is what a rollback needs."""
 
@@ -195,6 +217,7 @@ class Config(Section):
     training: Training = Training()
     gate: Gate = Gate()
     prune: Prune = Prune()
+    endpoint: Endpoint = Endpoint()
     personas: dict[str, Persona] = {}
 
     def triggers_for(self, persona: str) -> Triggers:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import anyio
 import anyio.to_thread
 
-from daemon import worker_client
+from daemon import grader, worker_client
+from daemon.chat_endpoint import ChatEndpoint
 from daemon.exam import Exam, OldQuestions
 from daemon.worker_client import Question, WorkerClient
 from genome import measures, quality, scores
@@ -106,12 +107,19 @@ async def observed(worker: WorkerClient, old: OldQuestions, stack: Stack, config
             asked.id: (math.exp(score.per_token), 1.0) if likelihood else score.observed
             for asked, score in zip(old.questions, found, strict=True)
         }
-    measure = await anyio.to_thread.run_sync(measures.find, old.measure)
     answers = await _answers(worker, old.questions, stack)
-    return {
-        asked.id: (measure(answer, asked.answers[0]), 1.0)
-        for asked, answer in zip(old.questions, answers, strict=True)
-    }  # fmt: skip
+    values = await _valued(old, answers, config)
+    return {asked.id: (value, 1.0) for asked, value in zip(old.questions, values, strict=True)}
+
+
+async def _valued(old: OldQuestions, answers: list[str], config: Config) -> list[float]:
+    """What each answer is worth by the set's measure, from 0 to 1."""
+    pairs = list(zip(old.questions, answers, strict=True))
+    if old.measure == measures.JUDGE:
+        endpoint = ChatEndpoint.of(config.endpoint)
+        return [await grader.grade(endpoint, asked.turns, asked.answers[0], answer) for asked, answer in pairs]
+    measure = await anyio.to_thread.run_sync(measures.find, old.measure)
+    return [measure(answer, asked.answers[0]) for asked, answer in pairs]
 
 
 async def _scored(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> tuple[QuestionScore, ...]:

@@ -1,6 +1,6 @@
 """Anchors: prompts and answers the base itself gives, sampled before anything is trained on it.
 
-They stand for its old skills, for which nobody keeps data: two fifths of them judge every candidate, the others hold
+They stand for its old skills, for which nobody keeps data: half of them judge every candidate, the others hold
 the training to the base's distribution. Sampled, not greedy: what a candidate keeps on them follows what it keeps
 on text the base was made from; docs/performance.md holds the two side by side. The base goes on by itself from where
 its chat template puts a user's words (Magpie, arXiv:2406.08464).
@@ -22,8 +22,8 @@ from genome.errors import Unavailable
 from genome.layout import Home
 from genome.v1 import inference_pb2 as pb
 
-JUDGING = (0, 2)
-"""Of every five anchors these judge, and are never trained on."""
+JUDGING_EVERY = 2
+"""Every so-manieth anchor judges and is never trained on."""
 AT_ONCE = 32
 """Requests the worker is asked at a time."""
 SEED = 11
@@ -49,8 +49,8 @@ def read(home: Home, fingerprint: str) -> list[Anchor]:
 
 def split(found: list[Anchor]) -> tuple[list[Anchor], list[Anchor]]:
     """Those to train beside, and those to judge by."""
-    judging = [anchor for index, anchor in enumerate(found) if index % 5 in JUDGING]
-    return [anchor for index, anchor in enumerate(found) if index % 5 not in JUDGING], judging
+    judging = found[::JUDGING_EVERY]
+    return [anchor for index, anchor in enumerate(found) if index % JUDGING_EVERY], judging
 
 
 async def ensure(home: Home, config: Config, fingerprint: str, worker: WorkerClient, announcer: Announcer) -> None:

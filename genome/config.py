@@ -151,11 +151,11 @@ class Gate(Section):
     """Questions of what earlier batches taught that are asked again, for each domain of the persona."""
     golden_measure: str = "token_accuracy"
     """Of golden questions that name none; docs/gate.md lists them."""
-    anchors: int = Field(500, ge=0)
-    """Prompts and answers sampled from the base; two fifths judge, the rest may anchor training."""
+    anchors: int = Field(600, ge=0)
+    """Prompts and answers sampled from the base; half judge, the others may anchor training."""
     anchor_tokens: int = Field(48, ge=1)
     """Longest prompt, and longest answer, of an anchor."""
-    ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=2.0))
+    ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=3.0))
     """How a refused batch is tried again, one after the other, before it is set aside."""
 
     def bar(self) -> Bar:

@@ -43,8 +43,9 @@ class Gate:
                 verdict = await self._judge(job, candidate)
                 await anyio.to_thread.run_sync(verdict.write, directory.verdict_file)
                 self.announcer.tell(
-                    "judged", job=job.id, adapter=verdict.candidate, promote=verdict.promote, reason=verdict.reason
-                )
+                    "judged", job=job.id, persona=job.persona, domain=job.domain, adapter=verdict.candidate,
+                    promote=verdict.promote, reason=verdict.reason,
+                )  # fmt: skip
             verdict = Verdict.read(directory.verdict_file)
             await anyio.to_thread.run_sync(self._carry_out, directory, job, verdict)
             if not verdict.promote:

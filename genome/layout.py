@@ -167,6 +167,17 @@ class Home:
     def persona(self, persona: str) -> Path:
         return self.root / "personas" / persona
 
+    # Alerts
+
+    @property
+    def alerts(self) -> Path:
+        return self.root / "alerts"
+
+    @property
+    def open_alerts(self) -> Path:
+        """Which conditions are open, and which messages are owed to whom."""
+        return self.root / "alerts" / "open.json"
+
 
 def _directories(parent: Path) -> list[Path]:
     if not parent.is_dir():

@@ -165,7 +165,7 @@ async def serve(home: Home, config: Config) -> None:
 
 def recover(home: Home) -> None:
     """Syncs what is there and removes half-made things. All else is repaired by the loops, since they reconcile."""
-    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
+    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters, home.alerts):
         files.make_directory(directory)
     with files.locked(home.lock):
         # What a killed daemon wrote and did not sync would be taken for stored, and its source be removed.

@@ -27,7 +27,8 @@ class _Known(dict[str, Any]):
 
 def worded(template: str, facts: Facts) -> str:
     """The template with the facts in their places."""
-    return template.format_map(_Known(facts))
+    texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in facts.items()}
+    return template.format_map(_Known(texts))
 
 
 @dataclass(frozen=True)

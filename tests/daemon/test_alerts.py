@@ -23,6 +23,7 @@ from typing import Any
 import anyio
 import grpc
 import pytest
+import structlog
 from fixed import NOW, ROOT
 from grpc_health.v1 import health, health_pb2_grpc
 from typer.testing import CliRunner
@@ -438,7 +439,7 @@ def test_the_journal_is_used_where_it_is(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def genome(home: Home, shipped_base: Path) -> Callable[..., tuple[int, str]]:
+def genome(home: Home, shipped_base: Path) -> Iterator[Callable[..., tuple[int, str]]]:
     """Runs a verb in this home; (exit code, standard output)."""
     config.init(home, str(shipped_base))
 
@@ -447,7 +448,8 @@ def genome(home: Home, shipped_base: Path) -> Callable[..., tuple[int, str]]:
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result.exit_code, result.stdout
 
-    return run
+    yield run
+    structlog.reset_defaults()  # `alerts test` logs to the standard error it was given, which is closed by now
 
 
 async def test_an_alert_ended_by_hand_is_told_by_the_daemon(home: Home, genome: Callable[..., Any]) -> None:
@@ -505,10 +507,13 @@ def test_a_killed_daemon_still_owes(home: Home, shipped_base: Path, receiver: Re
         server.start()
         last = receiver.next()
         server.stop(None).wait()
+        gone = receiver.next()
         process.terminate()
         assert process.wait(60) == 0
     assert first.message == again.message and first.message["condition"] == "worker"
     assert (last.message["condition"], last.message["status"]) == ("worker", "resolved")
+    assert (gone.message["condition"], gone.message["status"]) == ("worker", "raised")
+    assert gone.message["id"] != first.message["id"]
 
 
 @contextmanager

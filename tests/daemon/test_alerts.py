@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal as signals
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from typer.testing import CliRunner
 
 from daemon import alerts as loops
-from daemon import cli, sinks
+from daemon import cli, sinks, supervisor
 from daemon.events import Announcer
 from daemon.sinks import Command, Journal, Webhook
 from genome import alerts, conditions, config, files
@@ -366,8 +367,8 @@ async def test_a_command_that_takes_too_long_is_ended_with_all_its_session(tmp_p
     keeps = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     answer = await Command(("sh", "-c", f"exec 3>{pipe}; sleep 1000 & wait"), 0.5).deliver(DELIVERY)
     assert not answer.delivered and answer.again and answer.said == "stopped after 0.5 s"
-    os.set_blocking(keeps, True)
-    assert await anyio.to_thread.run_sync(os.read, keeps, 1) == b""  # the last that could write is gone
+    ended, _, _ = await anyio.to_thread.run_sync(select.select, [keeps], [], [], 60)
+    assert ended and os.read(keeps, 1) == b""  # the last that could write is gone
     os.close(keeps)
 
 
@@ -514,6 +515,23 @@ def test_a_killed_daemon_still_owes(home: Home, shipped_base: Path, receiver: Re
     assert (last.message["condition"], last.message["status"]) == ("worker", "resolved")
     assert (gone.message["condition"], gone.message["status"]) == ("worker", "raised")
     assert gone.message["id"] != first.message["id"]
+
+
+async def test_what_is_told_while_the_loops_end_is_kept(
+    home: Home, shipped_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that is asked to stop before its alerts had their turn writes them last of all."""
+    config.init(home, str(shipped_base))
+
+    async def stops(loop: loops.Alerts) -> None:
+        assert [event.name for event in loop.heard] == ["started"]
+        os.kill(os.getpid(), signals.SIGTERM)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(loops.Alerts, "step", stops)
+    with anyio.fail_after(60):
+        await supervisor.serve(home, Config.model_validate({"base": str(shipped_base)}))
+    assert [entry.alert.condition for entry in alerts.read(home).conditions] == ["worker"]
 
 
 @contextmanager

@@ -47,8 +47,9 @@ class Gate:
                     verdict = verdict.model_copy(update={"promote": False, "reason": f"a probe: {verdict.reason}"})
                 await anyio.to_thread.run_sync(self._record, directory, verdict, seen)
                 self.announcer.tell(
-                    "judged", job=job.id, adapter=verdict.candidate, promote=verdict.promote, reason=verdict.reason
-                )
+                    "judged", job=job.id, persona=job.persona, domain=job.domain, adapter=verdict.candidate,
+                    promote=verdict.promote, reason=verdict.reason,
+                )  # fmt: skip
             verdict = Verdict.read(directory.verdict_file)
             became = await anyio.to_thread.run_sync(self._carry_out, directory, job, verdict)
             self.announcer.tell(

@@ -16,7 +16,8 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from daemon import host, watcher, worker_client
+from daemon import alerts, host, watcher, worker_client
+from daemon.alerts import Alerts
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
@@ -68,13 +69,15 @@ class Supervisor:
     deployer: Deployer
     pruner: Pruner
     searcher: Searcher
+    alerts: Alerts
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner, self.searcher)
+        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner, self.searcher,
+                self.alerts, *self.alerts.couriers)  # fmt: skip
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -115,6 +118,7 @@ class Supervisor:
     async def _watch_worker(self) -> None:
         """Wakes what needs the worker whenever it begins to serve. While it is away, gRPC waits for it."""
         while True:
+            serving = False
             try:
                 async for serving in self.worker.watch():
                     self.announcer.tell("worker_serving" if serving else "worker_not_serving")
@@ -123,6 +127,8 @@ class Supervisor:
                             self.alarms[name].ring()
             except GenomeError:
                 pass  # the connection ended; whoever needs the worker says so itself
+            if serving:
+                self.announcer.tell("worker_not_serving")
             await anyio.sleep(self.config.daemon.backoff_seconds)  # for one that answers, and refuses, at once
 
     async def _watch_files(self, watching: anyio.Event) -> None:
@@ -155,12 +161,13 @@ async def serve(home: Home, config: Config) -> None:
                 notify("STOPPING=1")
                 group.cancel_scope.cancel()
             await anyio.to_thread.run_sync(supervisor.ingest.buffer.flush)
+            await anyio.to_thread.run_sync(supervisor.alerts.keep)  # what was told while the loops ended
             supervisor.announcer.tell("stopped")
 
 
 def recover(home: Home) -> None:
     """Syncs what is there and removes half-made things. All else is repaired by the loops, since they reconcile."""
-    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
+    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters, home.alerts):
         files.make_directory(directory)
     with files.locked(home.lock):
         # What a killed daemon wrote and did not sync would be taken for stored, and its source be removed.
@@ -204,5 +211,6 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         deployer=Deployer(home, worker, announcer),
         pruner=Pruner(home, config, announcer),
         searcher=Searcher(home, config, base, fingerprint, announcer, alarms["runner"]),
+        alerts=alerts.compose(home, config, announcer, alarms),
         alarms=alarms,
     )

@@ -6,6 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -201,6 +202,37 @@ class Prune(Section):
     """Older versions stay while they were served, or made, so recently."""
 
 
+class Alerts(Section):
+    """Who is told when something is wrong. The log always is."""
+
+    webhook_url: str = ""
+    """http or https; empty: none."""
+    webhook_secret_env: str = "GENOME_WEBHOOK_SECRET"
+    """Environment variable that holds the key messages are signed with; empty: they are not signed."""
+    webhook_seconds: float = Field(10.0, gt=0)
+    """How long one request may take."""
+    command: tuple[str, ...] = ()
+    """Program and arguments, run without a shell with the message on its standard input; empty: none."""
+    command_seconds: float = Field(30.0, gt=0)
+    """A command that takes longer is stopped and tried again."""
+    journal: Literal["auto", "on", "off"] = "auto"
+    """systemd's; auto: where its socket is there."""
+    patience_seconds: float = Field(120.0, ge=0)
+    """A worker that is away is told of when it has been for so long."""
+    settle_minutes: float = Field(10.0, ge=0)
+    """The end of what comes and goes (loops, intake, worker, quality) is told when it has held for so long."""
+    give_up_hours: float = Field(24.0, ge=0)
+    """A message a sink did not take for so long is dropped for it, and that is logged."""
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _addressed(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme in ("http", "https") and parts.hostname and parts.port != 0):
+            raise ValueError("must be http://host/… or https://host/…")
+        return url
+
+
 class Persona(Section):
     """What differs for one persona."""
 
@@ -218,6 +250,7 @@ class Config(Section):
     gate: Gate = Gate()
     prune: Prune = Prune()
     endpoint: Endpoint = Endpoint()
+    alerts: Alerts = Alerts()
     personas: dict[str, Persona] = {}
 
     def triggers_for(self, persona: str) -> Triggers:

@@ -176,6 +176,17 @@ class Home:
         """Questions the user wrote, which every candidate must still answer."""
         return self.root / "personas" / persona / "golden"
 
+    # Alerts
+
+    @property
+    def alerts(self) -> Path:
+        return self.root / "alerts"
+
+    @property
+    def open_alerts(self) -> Path:
+        """Which conditions are open, and which messages are owed to whom."""
+        return self.root / "alerts" / "open.json"
+
 
 def _directories(parent: Path) -> list[Path]:
     if not parent.is_dir():

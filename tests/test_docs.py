@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from daemon import cli
 from genome import config, errors
+from genome.conditions import KINDS
 from genome.config import Config
 from genome.errors import InvalidInput
 from genome.layout import Home
@@ -206,6 +207,18 @@ def test_every_module_on_the_path_of_a_signal_exists() -> None:
     named = set(re.findall(r"`((?:genome|daemon|inference_worker|tests)/[\w/]+\.py)`", page("architecture.md")))
     assert len(named) > 20
     assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_every_condition_is_described() -> None:
+    """docs/alerts.md has a row for each kind of alert, with its severity and message id, and for no other."""
+    described = rows(page("alerts.md").partition("## Conditions")[2].partition("\n## ")[0])[1:]
+    named = {kind.condition.replace("{", "<").replace("}", ">"): kind for kind in KINDS}
+    assert [(row[0].strip("`"), row[1], row[4].strip("`")) for row in described] == [
+        (condition, kind.severity, kind.message_id) for condition, kind in named.items()
+    ]
+    assert [row[0] for row in described if "it settles" in row[3]] == [
+        f"`{condition}`" for condition, kind in named.items() if kind.settles
+    ]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

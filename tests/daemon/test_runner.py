@@ -18,6 +18,7 @@ from fixed import NOW, ROOT
 
 from daemon import actions, process
 from daemon.events import Alarm, Announcer
+from daemon.events import Event as Told
 from daemon.runner import Runner, TrainerFailed
 from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
@@ -94,7 +95,11 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     run = runner(home, mode)
     with pytest.raises(TrainerFailed, match=reason):
         await run.step()
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
     await run.step()
+    assert told[-1].name == "job_failed" and reason in told[-1].facts["reason"]
+    assert (told[-1].facts["persona"], told[-1].facts["domain"]) == ("helper", "git")
     failed = jobs.find(home, ordered.id)
     result = failed.result()
     assert failed.state() == "failed" and result is not None and reason in (result.reason or "")

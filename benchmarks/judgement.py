@@ -45,33 +45,37 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--deployments", type=int, default=DEPLOYMENTS, help="simulated of each kind")
     given = parser.parse_args()
-    chance, count, gate = np.random.default_rng(SEED), given.deployments, CONFIG.gate
-    report = Report(f"judgement, {count} deployments of each kind")
-    level = 1 - gate.confidence
-    for name, truth in {
-        "learned_nothing": Truth(0.0, 1.0),
-        "forgot": Truth(2 * gate.expected_gain, gate.min_retention),
-    }.items():
+    report, chance = Report(f"judgement, {given.deployments} deployments of each kind"), np.random.default_rng(SEED)
+    at_the_gate(report, chance, given.deployments)
+    after_deployment(report, chance, given.deployments)
+    report.show(given.json)
+
+
+def at_the_gate(report: Report, chance: np.random.Generator, count: int) -> None:
+    gate = CONFIG.gate
+    bad = {"learned_nothing": Truth(0.0, 1.0), "forgot": Truth(2 * gate.expected_gain, gate.min_retention)}
+    for name, truth in bad.items():
         wrong = sum(promoted(chance, truth) for _ in range(count))
-        report.rate("false_promotions", name, wrong / count, level)
+        report.rate("false_promotions", name, wrong / count, 1 - gate.confidence)
     good = Truth(gate.expected_gain, 0.985)
     report.rate("false_refusals", "", sum(not promoted(chance, good) for _ in range(count)) / count, 1 - gate.power)
     held, lost = ratchet(chance, max(1, count // 20))
     report.keys["kept_of_the_best_after_ten"] = {"held_against_the_best": held, "against_the_last_alone": lost}
-    report.rows.append(
-        ("kept of the best after ten versions", f"{held:.3f}", f"{lost:.3f}", "", f"≥ {gate.min_retention:g}")
-    )
+    name, asked = "kept of the best after ten versions; without that rule", f"≥ {gate.min_retention:g}"
+    report.rows.append((name, f"{held:.3f}", f"{lost:.3f}", "", asked))
+
+
+def after_deployment(report: Report, chance: np.random.Generator, count: int) -> None:
     rate = CONFIG.feedback.false_alarm_rate
-    report.rate("false_rollbacks", "", sum(bool(detected(chance, 0.0)) for _ in range(count)) / count, rate)
+    report.rate("false_rollbacks", "", sum(detected(chance, 0.0) is not None for _ in range(count)) / count, rate)
     for drop in DROPS:
         found = [detected(chance, drop) for _ in range(count)]
-        name = f"{drop * 100:.0f}_points"
-        report.keys.setdefault("missed_regressions", {})[name] = found.count(None) / count
-        seen = sorted(AFTER if each is None else each for each in found)
-        report.keys.setdefault("samples_to_detect", {})[name] = statistics.median(seen)
-        report.rows.append((f"a drop of {drop * 100:.0f} points: samples to detect, missed in {AFTER}",
-                            f"{statistics.median(seen):g}", "", f"{found.count(None) / count:.3f}", ""))  # fmt: skip
-    report.show(given.json)
+        name, missed = f"{drop * 100:.0f}_points", found.count(None) / count
+        median = statistics.median(AFTER if each is None else each for each in found)
+        report.keys.setdefault("missed_regressions", {})[name] = missed
+        report.keys.setdefault("samples_to_detect", {})[name] = median
+        said = f"samples to detect a drop of {drop * 100:.0f} points; missed in {AFTER}"
+        report.rows.append((said, f"{median:g}", f"{missed:.3f}", "", ""))
 
 
 def promoted(chance: np.random.Generator, truth: Truth) -> bool:

@@ -117,7 +117,7 @@ class Gate:
             )
             batches.archive(self.home, batch)
             return "promoted"
-        if verdict.undecided and self.config.gate.undecided == "wait" and not _known_alone(verdict):
+        if verdict.undecided and self.config.gate.undecided == "wait" and verdict.needed:
             batches.release(self.home, batch)
             return "batch_waits"
         if job.attempt <= len(self.config.gate.ladder):
@@ -129,8 +129,3 @@ class Gate:
         """Takes a refused candidate out of the worker's memory; its files stay for whoever wants to look."""
         if any(info.id == verdict.candidate for info in await self.worker.adapters()):
             await self.worker.unload(verdict.candidate)
-
-
-def _known_alone(verdict: Verdict) -> bool:
-    """Whether all that is undecided is what was known before: more new signals would not decide that."""
-    return all(finding.name.startswith("retention/") for finding in verdict.findings if not finding.passed)

@@ -70,6 +70,7 @@ async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, cont
         incumbent=tuple(entry.adapter for entry in contest.incumbent),
         promote=decided.promote,
         undecided=decided.undecided,
+        needed=decided.needed,
         reason=decided.reason,
         findings=tuple(findings),
         before=quality.measures([each.own for each in pairs.incumbent]) if pairs else None,

@@ -9,33 +9,22 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, jobs, quality, registry
+from genome import adapters, batches, curriculum, files, jobs, quality, registry, verdicts
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.jobs import Example, Job
 from genome.layout import Home
-from genome.quality import Verdict
 from genome.signals import Signal
 
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
-    questions = gate.bar().questions(spread(home, persona, domain))
+    with files.locked(home.lock):  # the gate moves what has ended
+        spread = verdicts.Newest(home).spread(persona, domain)
+    questions = gate.bar().questions(spread or quality.TYPICAL_SPREAD)
     policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
-
-
-def spread(home: Home, persona: str, domain: str) -> float:
-    """Of the contrast's gain over questions, as the domain's newest verdict found it: it sizes the held-out part."""
-    for directory in reversed(jobs.completed(home)):
-        if not directory.verdict_file.exists():
-            continue
-        job = directory.job()
-        if (job.persona, job.domain) == (persona, domain):
-            found = [finding.spread for finding in Verdict.read(directory.verdict_file).findings if finding.spread]
-            return found[0] if found else quality.TYPICAL_SPREAD
-    return quality.TYPICAL_SPREAD
 
 
 def fewest(config: Config) -> int:

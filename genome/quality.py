@@ -44,6 +44,8 @@ class Finding(BaseModel):
     """The version it is held against, where that is not the incumbent."""
     spread: float = 0.0
     """Standard deviation over the questions, of learned."""
+    needed: int = 0
+    """Questions that would tell, where it is undecided and more new signals would bring them."""
     explanation: str
 
 
@@ -67,6 +69,8 @@ class Verdict(Record):
     promote: bool
     undecided: bool = False
     """Not promoted for want of evidence alone."""
+    needed: int = 0
+    """Held-out questions that would have told, where there were too few."""
     reason: str
     findings: tuple[Finding, ...]
     before: Measures | None = None
@@ -135,7 +139,7 @@ def learned(pairs: Paired, bar: Bar) -> Finding:
         explanation += f"; not enough evidence: {len(gains)} questions, about {needed} would tell"
     return Finding(
         name="learned", passed=passed, undecided=undecided, value=bounds.value, low=bounds.low, high=bounds.high,
-        required=0.0, questions=len(gains), spread=spread, explanation=explanation,
+        required=0.0, questions=len(gains), spread=spread, needed=needed if undecided else 0, explanation=explanation,
     )  # fmt: skip
 
 
@@ -172,7 +176,7 @@ def enough_evidence(questions: int, required: int) -> Finding:
     said = "enough" if questions >= required else "not enough evidence"
     return Finding(
         name="evidence", passed=questions >= required, undecided=questions < required, value=questions, low=questions,
-        high=questions, required=required, questions=questions,
+        high=questions, required=required, questions=questions, needed=required if questions < required else 0,
         explanation=f"{said}: {questions} held-out questions, {required} required",
     )  # fmt: skip
 
@@ -189,6 +193,8 @@ def measures(found: Sequence[AnswerScore]) -> Measures:
 class Decision:
     promote: bool
     undecided: bool
+    needed: int
+    """Held-out questions that would tell what is undecided of the new ones."""
     reason: str
     """The sentence that says which findings decided."""
 
@@ -198,6 +204,7 @@ def decide(findings: Sequence[Finding], when_undecided: Literal["wait", "promote
     failed = [finding for finding in findings if not finding.passed]
     undecided = bool(failed) and all(finding.undecided for finding in failed)
     reason = "; ".join(finding.explanation for finding in failed or findings)
+    needed = max((finding.needed for finding in failed), default=0)
     if undecided and when_undecided == "promote":
-        return Decision(True, True, f"promoted for want of evidence against it: {reason}")
-    return Decision(not failed, undecided, reason)
+        return Decision(True, True, needed, f"promoted for want of evidence against it: {reason}")
+    return Decision(not failed, undecided, needed, reason)

@@ -102,6 +102,31 @@ def status(
     return None
 
 
+@app.command(epilog="Example: genome training verdict job-2026-11-20-001")
+def verdict(
+    job: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """What the gate found of a job's candidate: every number, what was required, and what decided."""
+    from genome import jobs
+    from genome.errors import NotFound
+    from genome.quality import Verdict
+
+    directory = jobs.find(options.existing(home), job)
+    if not directory.verdict_file.exists():
+        raise NotFound(f"{job} has no verdict yet; it is {directory.state()}", "The gate judges it when it is trained")
+    found = Verdict.read(directory.verdict_file)
+    if json:
+        return options.answer(found.model_dump(exclude={"record_schema"}), True, "")
+    options.table(
+        ["finding", "", "value", "at least", "required", "questions", "against"],
+        [[each.name, "passed" if each.passed else "undecided" if each.undecided else "failed", f"{each.value:.3f}",
+          f"{each.low:.3f}", f"{each.required:g}", each.questions,
+          each.against or ", ".join(found.incumbent) or "the base"] for each in found.findings],
+    )  # fmt: skip
+    print(f"{found.candidate}: {'promoted' if found.promote else 'not promoted'}; {found.reason}")
+    return None
+
+
 @app.command(epilog="Example: genome training validate --adapter ai/git-v1.0 --test-set test.jsonl --min-quality 0.9")
 def validate(
     adapter: Annotated[str, typer.Option(help="Its id.")],

@@ -78,3 +78,14 @@ class Alarm:
             await self.event.wait()
             await anyio.sleep(max(0.0, self.woken + self.rest_seconds - anyio.current_time()))
         self.event, self.woken = anyio.Event(), anyio.current_time()
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Of loops that are woken together."""
+
+    each: tuple[Alarm, ...]
+
+    def ring(self) -> None:
+        for alarm in self.each:
+            alarm.ring()

@@ -18,12 +18,12 @@ import anyio.to_thread
 
 from daemon import host, watcher, worker_client
 from daemon.deployer import Deployer
-from daemon.events import Alarm, Announcer
+from daemon.events import Alarm, Alarms, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
 from daemon.planner import Planner
 from daemon.pruner import Pruner
-from daemon.runner import Runner
+from daemon.runner import Claims, Runner
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
 from genome.buffer import Buffer
@@ -62,7 +62,8 @@ class Supervisor:
     worker: WorkerClient
     ingest: Ingest
     planner: Planner
-    runner: Runner
+    runners: tuple[Runner, ...]
+    """One for each job that may train at the same time."""
     gate: Gate
     deployer: Deployer
     pruner: Pruner
@@ -72,7 +73,7 @@ class Supervisor:
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner)
+        return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.pruner)
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -130,8 +131,10 @@ class Supervisor:
                 watching.set()
                 for name in names:
                     self.alarms[name].ring()
-                if self.runner.name in names:
-                    self.runner.interrupt.ring()
+                if "runner" in names:
+                    for runner in self.runners:
+                        self.alarms[runner.name].ring()
+                        runner.interrupt.ring()
 
 
 async def serve(home: Home, config: Config) -> None:
@@ -185,7 +188,9 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
+    runners = ("runner", *(f"runner-{number}" for number in range(2, config.training.max_jobs + 1)))
+    alarms = {name: Alarm() for name in ("ingest", "planner", *runners, "gate", "deployer", "pruner")}
+    to_run, claims = Alarms(tuple(alarms[name] for name in runners)), Claims()
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
@@ -196,8 +201,8 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         announcer=announcer,
         worker=worker,
         ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
-        planner=Planner(home, config, base, fingerprint, worker, announcer, alarms["runner"]),
-        runner=Runner(home, config, announcer, alarms["gate"]),
+        planner=Planner(home, config, base, fingerprint, worker, announcer, to_run),
+        runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         pruner=Pruner(home, config, announcer),

@@ -121,6 +121,10 @@ class Home:
         """Batches the gate refused for good."""
         return self.buffer / persona / domain / "set-aside"
 
+    def triggers(self, persona: str, domain: str) -> Path:
+        """What the triggers of a domain remember."""
+        return self.buffer / persona / domain / "triggers.json"
+
     def domains(self) -> list[tuple[str, str]]:
         """(persona, domain) of every buffer there is."""
         return [

@@ -99,8 +99,11 @@ class Daemon:
         now: float | None = begin
         while now is not None and now < end:
             plan = self.look(now, begin, examples)
+            if plan.start:
+                plan = self.look(now, begin, examples)
+                assert not plan.start, "what was answered is due again"
             assert plan.look_again is None or plan.look_again > now
-            now = now if plan.start else plan.look_again
+            now = plan.look_again
 
 
 def times(triggers: Triggers, begin: float, end: float) -> list[float]:

@@ -67,6 +67,8 @@ class QualityDrop(Section):
     def _can_be_reached(self) -> QualityDrop:
         if 0 < self.window_samples < self.min_samples:
             raise ValueError(f"window_samples is below min_samples, {self.min_samples}: nothing would ever drop")
+        if self.metric == SATISFACTION and self.threshold + self.hysteresis > 1:
+            raise ValueError(f"threshold + hysteresis is above 1, and {self.metric} is not: no drop would ever be over")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ def start(
     """Train now: what is pending in a domain, or a job that is held or failed. The daemon runs it."""
     from daemon import actions
     from daemon.cli import following
+    from genome import files
     from genome.errors import InvalidInput
 
     if not job and not (persona and domain):
@@ -48,6 +50,8 @@ def start(
     at, config = options.opened(home)
     started = actions.start(at, config, persona, domain, job)
     if wait:
+        if not files.is_held(at.daemon_lock):
+            print(f"genome: no daemon runs; {started.job} waits for one: genome run", file=sys.stderr)
         found = following.to_the_verdict(at, started.job)
         options.answer(found, json, f"{started.job} was {found['state']}: {found['reason']}")
         if found["state"] == "refused":

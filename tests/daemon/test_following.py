@@ -85,7 +85,7 @@ def test_nobody_waits_for_what_does_not_run(home: Home) -> None:
 def test_the_exit_code_says_how_it_ended(
     home: Home, shipped_base: Path, signal: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, promote: bool, code: int
 ) -> None:
-    """0 promoted, 9 refused; the answer is one object."""
+    """0 promoted, 9 refused; the answer is one object. Where no daemon runs, that is said at once."""
     from daemon import cli
 
     config.init(home, str(shipped_base))
@@ -106,4 +106,5 @@ def test_the_exit_code_says_how_it_ended(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert int(ended.value.code or 0) == code
-    assert json.loads(capsys.readouterr().out)["reason"] == "the numbers"
+    said = capsys.readouterr()
+    assert json.loads(said.out)["reason"] == "the numbers" and "no daemon runs" in said.err

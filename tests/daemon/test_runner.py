@@ -23,6 +23,7 @@ from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
+from genome.fairness import Waiting
 from genome.jobs import Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
@@ -304,6 +305,15 @@ async def test_a_failed_job_is_tried_again_by_nobody_sooner(home: Home, ordered:
         await failing.step()
     await other.step()
     assert ordered.result() is None and ordered.starts() == 1
+
+
+async def test_a_job_that_is_being_given_up_is_left_to_whoever_does(home: Home, ordered: JobDirectory) -> None:
+    """Between its result and its move nobody else moves it."""
+    other = runner(home, "works")
+    other.claims.jobs["runner-2"] = Waiting(ordered.id, "helper", "git")
+    Result(reason="it failed three times").write(ordered.result_file)
+    await other.step()
+    assert [found.id for found in jobs.active(home)] == [ordered.id]
 
 
 async def test_the_daemon_has_a_runner_for_each_job_at_once(home: Home) -> None:

@@ -46,6 +46,7 @@ def test_a_home_is_made_once(home: Home, shipped_base: Path) -> None:
         ("base = 'x'\n[triggers]\nquiet_hours = ['22-7']", r"triggers\.quiet_hours: '22-7' is no period"),
         ("base = 'x'\n[triggers]\nthreshold = true", r"triggers\.threshold: .*not True"),
         ("base = 'x'\n[triggers.quality_drop]\nwindow_samples = 5", "nothing would ever drop"),
+        ("base = 'x'\n[triggers.quality_drop]\nthreshold = 0.96", "no drop would ever be over"),
     ],
 )
 def test_a_bad_key_is_named(text: str, reason: str) -> None:

@@ -275,6 +275,13 @@ def test_time_alone_can_make_a_drop_and_end_one() -> None:
         assert turn is not None and turn.dropped is good_first
 
 
+def test_samples_of_one_moment_grow_too_old_together() -> None:
+    """A mean that only half of them would give never is."""
+    old = samples(*[1.0] * 3, *[0.0] * 3, until=NOW - HOUR, every=0.0)
+    young = samples(*[1.0] * 16, *[0.0] * 4, every=0.0)
+    assert look(WATCHING, replace(facts(0), samples=[*old, *young]), NOW).look_again is None
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 20_000)), max_size=60), st.integers(0, 30), st.booleans())
 def test_the_next_look_is_never_too_late(given_samples: list[tuple[float, float]], newest: int, armed: bool) -> None:

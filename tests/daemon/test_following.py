@@ -59,6 +59,7 @@ def test_it_waits_for_the_verdict_to_be_carried_out(
         lambda: jobs.complete(home, here),
     ))  # fmt: skip
     assert found is not None and (found["state"], found["reason"]) == (state, "the numbers")
+    assert found["path"] == str(home.completed_jobs / JOB)
     assert capsys.readouterr().out == ""
 
 

@@ -16,6 +16,9 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 WATCHER_BACKLOG = 1000
 """Events kept for a watcher that reads slowly; the next is dropped for it alone."""
+CLOCK_SECONDS = 60.0
+"""A sleep is measured by a clock that stands still while the machine is suspended, and knows nothing of one that is
+set: whoever waits for a time looks at the clock this often."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,25 @@ class Alarm:
         self.event.set()
 
     async def wait(self, until: float | None) -> None:
-        """Returns when rung, or at ``until`` (seconds since 1970). Uses no CPU meanwhile."""
-        with anyio.move_on_after(math.inf if until is None else max(0.0, until - time.time())):
-            await self.event.wait()
-            await anyio.sleep(max(0.0, self.woken + self.rest_seconds - anyio.current_time()))
+        """Returns when rung, or at ``until`` (seconds since 1970), not before. Uses no CPU meanwhile."""
+        while not self.event.is_set():
+            left = math.inf if until is None else until - time.time()
+            with anyio.move_on_after(math.inf if until is None else max(0.0, min(left, CLOCK_SECONDS))):
+                await self.event.wait()
+            if left <= 0:
+                break
+        if self.event.is_set():
+            left = math.inf if until is None else max(0.0, until - time.time())
+            await anyio.sleep(min(left, max(0.0, self.woken + self.rest_seconds - anyio.current_time())))
         self.event, self.woken = anyio.Event(), anyio.current_time()
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Of loops that are woken together."""
+
+    each: tuple[Alarm, ...]
+
+    def ring(self) -> None:
+        for alarm in self.each:
+            alarm.ring()

@@ -1,4 +1,7 @@
-"""The runner loop: one training job at a time, in a child process; what it says is recorded, its adapter installed."""
+"""The runner loop: a training job in a child process; what it says is recorded, its adapter installed.
+
+There is one loop for each job that may train at the same time; `Claims` keep them apart.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from pydantic import ValidationError
 from daemon import process
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
-from genome import adapters, files, jobs, lora
+from genome import adapters, fairness, files, jobs, lora
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter
+from genome.fairness import Waiting
 from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
@@ -28,6 +32,16 @@ LAST_WORDS_BYTES = 2000
 
 class TrainerFailed(GenomeError):
     """A trainer process ended without an adapter; it is started again after a while."""
+
+
+@dataclass
+class Claims:
+    """What the runners of one daemon have in hand. Changed under the home's lock alone."""
+
+    jobs: dict[str, Waiting] = field(default_factory=dict)
+    """By the runner's name. One whose job failed keeps it until it looks again: nobody tries it sooner."""
+    served: dict[str, float] = field(default_factory=dict)
+    """When a job of each persona was last started."""
 
 
 @dataclass
@@ -40,24 +54,49 @@ class Runner:
     """(trainer, job directory, checkpoint directory) → what to run."""
     interrupt: Alarm = field(default_factory=Alarm)
     """Rung when a job was held or training paused: what runs is looked at again."""
-
-    name = "runner"
+    name: str = "runner"
+    claims: Claims = field(default_factory=Claims)
 
     async def step(self) -> float | None:
-        """Runs every job that may run to its end, oldest first. Raises TrainerFailed when one wants another start."""
+        """Runs every job that may run to its end, by turns of the personas. Raises TrainerFailed when one wants another
+        start."""
         while (directory := await anyio.to_thread.run_sync(self._next)) is not None:
             await self._run(directory)
         return None
 
     def _next(self) -> JobDirectory | None:
-        if self.home.paused.exists():
-            return None
         with files.locked(self.home.lock):  # the gate moves ended ones away
-            states = [(found, found.state()) for found in jobs.active(self.home)]
+            self.claims.jobs.pop(self.name, None)
+            if self.home.paused.exists():
+                return None
+            taken = self.claims.jobs.values()
+            names = {job.job for job in taken}
+            states = [(found, found.state()) for found in jobs.active(self.home) if found.id not in names]
             for found, state in states:
                 if state == "failed":  # given up, and killed before it was moved
                     jobs.complete(self.home, found)
-            return next((found for found, state in states if state in ("waiting", "training")), None)
+            able = [(found, state) for found, state in states if state in ("waiting", "training")]
+            waiting = [self._waiting(found, state) for found, state in able]
+            chosen = fairness.next_job(waiting, {(job.persona, job.domain) for job in taken}, self._served(waiting))
+            if chosen is None:
+                return None
+            self.claims.jobs[self.name] = chosen
+            self.claims.served[chosen.persona] = time.time()
+            return jobs.find(self.home, chosen.job)
+
+    def _waiting(self, found: JobDirectory, state: str) -> Waiting:
+        job = found.job()
+        return Waiting(job.id, job.persona, job.domain,
+                       state == "training" and files.is_held(self.home.checkpoints(job.id) / "lock"))  # fmt: skip
+
+    def _served(self, waiting: list[Waiting]) -> dict[str, float]:
+        """Looked up on disk where turns are to be taken, once; then it is known."""
+        if len({job.persona for job in waiting} - self.claims.served.keys()) > 1:
+            for persona, time_served in last_served(self.home).items():
+                self.claims.served.setdefault(persona, time_served)
+            for job in waiting:
+                self.claims.served.setdefault(job.persona, 0.0)
+        return self.claims.served
 
     async def _run(self, directory: JobDirectory) -> None:
         job = await anyio.to_thread.run_sync(directory.job)
@@ -176,6 +215,16 @@ class Runner:
 
     def _tell(self, event: str, **facts: Any) -> None:
         anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
+
+
+def last_served(home: Home) -> dict[str, float]:
+    """When a job of each persona last said something, in seconds since 1970."""
+    served: dict[str, float] = {}
+    for directory in (*jobs.active(home), *jobs.completed(home)):
+        if directory.events_file.exists():
+            persona = directory.job().persona
+            served[persona] = max(served.get(persona, 0.0), directory.events_file.stat().st_mtime)
+    return served
 
 
 def why(directory: JobDirectory, status: int) -> str:

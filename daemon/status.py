@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from daemon import worker_client
-from genome import adapters, alerts, batches, curriculum, files, jobs, pending, registry, rejected, sockets, triggers
+from daemon import explanation, worker_client
+from genome import adapters, alerts, batches, curriculum, files, jobs, registry, rejected, sockets
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -71,12 +71,8 @@ async def _ask_worker(home: Home, config: Config) -> dict[str, Any]:
 
 def waiting(home: Home, config: Config) -> dict[str, str]:
     """By persona/domain: what its triggers say now."""
-    return {
-        f"{persona}/{domain}": triggers.decide(
-            config.triggers_for(persona), pending.count(home, persona, domain), time.time()
-        ).reason
-        for persona, domain in home.domains()
-    }
+    return {"/".join(place): explanation.said(*explanation.plan(home, config, place, time.time()), config)
+            for place in home.domains()}  # fmt: skip
 
 
 def read_buffer(home: Home) -> dict[str, Any]:

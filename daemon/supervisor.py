@@ -19,12 +19,12 @@ import anyio.to_thread
 from daemon import alerts, host, watcher, worker_client
 from daemon.alerts import Alerts
 from daemon.deployer import Deployer
-from daemon.events import Alarm, Announcer
+from daemon.events import Alarm, Alarms, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
 from daemon.planner import Planner
 from daemon.pruner import Pruner
-from daemon.runner import Runner
+from daemon.runner import Claims, Runner
 from daemon.searcher import Searcher
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files
@@ -64,7 +64,8 @@ class Supervisor:
     worker: WorkerClient
     ingest: Ingest
     planner: Planner
-    runner: Runner
+    runners: tuple[Runner, ...]
+    """One for each job that may train at the same time."""
     gate: Gate
     deployer: Deployer
     pruner: Pruner
@@ -76,7 +77,7 @@ class Supervisor:
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner, self.searcher,
+        return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.pruner, self.searcher,
                 self.alerts, *self.alerts.couriers)  # fmt: skip
 
     async def run(self, stop: anyio.Event) -> None:
@@ -138,8 +139,10 @@ class Supervisor:
                 watching.set()
                 for name in names:
                     self.alarms[name].ring()
-                if self.runner.name in names:
-                    self.runner.interrupt.ring()
+                if "runner" in names:
+                    for runner in self.runners:
+                        self.alarms[runner.name].ring()
+                        runner.interrupt.ring()
 
 
 async def serve(home: Home, config: Config) -> None:
@@ -194,7 +197,9 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner", "searcher")}
+    runners = ("runner", *(f"runner-{number}" for number in range(2, config.training.max_jobs + 1)))
+    alarms = {name: Alarm() for name in ("ingest", "planner", *runners, "gate", "deployer", "pruner", "searcher")}
+    to_run, claims = Alarms(tuple(alarms[name] for name in runners)), Claims()
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
@@ -205,12 +210,12 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         announcer=announcer,
         worker=worker,
         ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
-        planner=Planner(home, config, base, fingerprint, worker, announcer, alarms["runner"]),
-        runner=Runner(home, config, announcer, alarms["gate"]),
+        planner=Planner(home, config, base, fingerprint, worker, announcer, to_run),
+        runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         pruner=Pruner(home, config, announcer),
-        searcher=Searcher(home, config, base, fingerprint, announcer, alarms["runner"]),
+        searcher=Searcher(home, config, base, fingerprint, announcer, to_run),
         alerts=alerts.compose(home, config, announcer, alarms),
         alarms=alarms,
     )

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from genome import bases, files
+from genome import bases, files, trigger_settings
 from genome.errors import Conflict, InvalidConfig
 from genome.jobs import TrainingSettings
 from genome.layout import Home, check_name
 from genome.quality import Bar
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from genome.trigger_settings import Section, Triggers
 
 
 class Worker(Section):
@@ -83,17 +80,6 @@ class Intake(Section):
     """Of the disk: with less, intake stops until there is more."""
 
 
-class Threshold(Section):
-    """Train once so many examples wait, or the oldest has waited so long."""
-
-    min_examples: int = Field(500, ge=1)
-    max_wait_hours: float = Field(168.0, gt=0)
-
-
-class Triggers(Section):
-    threshold: Threshold | None = Threshold()
-
-
 class Training(Section, TrainingSettings):
     """`genome.jobs.TrainingSettings`, and which trainer."""
 
@@ -107,6 +93,8 @@ class Training(Section, TrainingSettings):
     """Trainer processes started for one job before it counts as failed."""
     heartbeat_seconds: float = Field(600.0, gt=0)
     """A trainer that says nothing for so long is stopped."""
+    max_jobs: int = Field(1, ge=1)
+    """Jobs that train at the same time."""
 
     def settings(self) -> TrainingSettings:
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
@@ -233,10 +221,22 @@ class Alerts(Section):
         return url
 
 
-class Persona(Section):
-    """What differs for one persona."""
+class Domain(Section):
+    """What differs for one domain of a persona."""
 
-    triggers: Triggers = Triggers()
+    triggers: Triggers | None = None
+
+
+class Persona(Section):
+    """What differs for one persona. Its tables state only that; what they leave out is as it is for everybody."""
+
+    triggers: Triggers | None = None
+    domains: dict[str, Domain] = Field(default_factory=dict)
+
+    @field_validator("domains")
+    @classmethod
+    def _named(cls, domains: dict[str, Domain]) -> dict[str, Domain]:
+        return {check_name(name, "domain"): settings for name, settings in domains.items()}
 
 
 class Config(Section):
@@ -251,10 +251,18 @@ class Config(Section):
     prune: Prune = Prune()
     endpoint: Endpoint = Endpoint()
     alerts: Alerts = Alerts()
-    personas: dict[str, Persona] = {}
+    personas: dict[str, Persona] = Field(default_factory=dict)
 
-    def triggers_for(self, persona: str) -> Triggers:
-        return self.personas[persona].triggers if persona in self.personas else self.triggers
+    def triggers_for(self, persona: str, domain: str = "") -> Triggers:
+        """What counts for a domain: its own, else its persona's, else everybody's; for a persona without ``domain``."""
+        settings = self.personas.get(persona, Persona())
+        own = settings.domains.get(domain, Domain()).triggers
+        return own or settings.triggers or self.triggers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overridden(cls, given: Any) -> Any:
+        return trigger_settings.spread(given)
 
     @field_validator("personas")
     @classmethod
@@ -304,7 +312,10 @@ def _commented(section: Section, path: str) -> list[str]:
 
 
 def toml(value: Any) -> str:
-    """As it is written in genome.toml. Numbers, strings and lists of them read the same in JSON."""
+    """As it is written in genome.toml. Numbers, strings and lists of them read the same in JSON; it knows no null, and
+    what is off is false."""
+    if value is None:
+        return "false"
     if isinstance(value, tuple) and value and isinstance(value[0], Section):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Section):
@@ -326,4 +337,6 @@ def _complaint(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key} is no key of genome.toml (docs/configuration.md lists them)"
+    if item["type"] == "value_error":  # ours, which quotes what was given
+        return f"{key}: {item['ctx']['error']}"
     return f"{key}: {item['msg']}, not {item['input']!r}"

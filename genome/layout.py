@@ -129,6 +129,10 @@ class Home:
         """What a search found."""
         return self.set_aside(persona, domain) / batch / "poison.json"
 
+    def triggers(self, persona: str, domain: str) -> Path:
+        """What the triggers of a domain remember."""
+        return self.buffer / persona / domain / "triggers.json"
+
     def domains(self) -> list[tuple[str, str]]:
         """(persona, domain) of every buffer there is."""
         return [

@@ -8,7 +8,8 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import click
 import pytest
@@ -50,13 +51,21 @@ def rows(text: str) -> list[list[str]]:
 
 
 def settings(section: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(section, key, default) of everything genome.toml may hold."""
+    """(section, key, default) of everything genome.toml may hold. A table that is not there by default is false."""
     for key, value in section:
         inner = f"{path}.{key}".removeprefix(".")
         if isinstance(value, BaseModel):
             yield from settings(value, inner)
+        elif value is None and (table := optional_table(section, key)):
+            yield path, key, False
+            yield from settings(table(), inner)
         elif path:
             yield path, key, value
+
+
+def optional_table(section: BaseModel, key: str) -> type[BaseModel] | None:
+    kinds = set(get_args(type(section).model_fields[key].annotation)) - {NoneType}
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 SETTINGS = list(settings(Config(base="x")))

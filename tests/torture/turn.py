@@ -130,9 +130,10 @@ async def start(home: Home, made: Path) -> Supervisor:
     supervisor.recover(home)
     composed = await supervisor.compose(home, CONFIG, Worker(), home.root / "base", FINGERPRINT)  # type: ignore[arg-type]
     # Without site packages and without the environment it starts in 10 ms.
-    composed.runner.command = lambda _trainer, job, checkpoints: [
-        sys.executable, "-S", "-E", str(TRAINER), str(made), str(job), str(checkpoints)
-    ]  # fmt: skip
+    for runner in composed.runners:
+        runner.command = lambda _trainer, job, checkpoints: [
+            sys.executable, "-S", "-E", str(TRAINER), str(made), str(job), str(checkpoints)
+        ]  # fmt: skip
     return composed
 
 

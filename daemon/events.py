@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,14 +34,18 @@ class Event:
 
 @dataclass
 class Announcer:
-    """Tells an event to the log and to every watcher."""
+    """Tells an event to the log, to every listener and to every watcher. Called on the event loop alone."""
 
     log: Any = field(default_factory=lambda: structlog.get_logger("daemon"))
     watchers: set[MemoryObjectSendStream[Event]] = field(default_factory=set)
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    """Called with every event, in order, before `tell` returns: they miss none, and must be quick."""
 
     def tell(self, name: str, **facts: Any) -> None:
         self.log.info(name, **facts)
         event = Event(time.time(), name, facts)
+        for listener in self.listeners:
+            listener(event)
         for watcher in list(self.watchers):
             try:
                 watcher.send_nowait(event)

@@ -9,17 +9,21 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, jobs, registry
+from genome import adapters, batches, curriculum, files, jobs, quality, registry, verdicts
 from genome.batches import Batch, HeldOutPolicy
-from genome.config import Config
+from genome.config import Config, Rung
 from genome.jobs import Example, Job
 from genome.layout import Home
+from genome.signals import Signal
 
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
-    policy = HeldOutPolicy(gate.held_out_fraction, gate.held_out_examples, gate.min_held_out)
+    with files.locked(home.lock):  # the gate moves what has ended
+        spread = verdicts.Newest(home).spread(persona, domain)
+    questions = gate.bar().questions(spread or quality.TYPICAL_SPREAD)
+    policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
 
 
@@ -29,40 +33,73 @@ def fewest(config: Config) -> int:
 
 
 def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str, held: bool = False) -> Job:
-    """Writes the job of a batch; the same batch always gives the same job."""
+    """Writes the job of a batch; the same batch always gives the same job, until that was refused.
+
+    Then it is tried again as the next rung of ``gate.ladder`` says.
+    """
+    attempt = jobs.refused(home, batch.id) + 1
+    rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+    job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
+        update={"id": jobs.job_id(batch.id, attempt), "attempt": attempt}
+    )
+    jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
+    return job
+
+
+def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
+    """Writes the job that trains a part of a refused batch: (ids, number of the probe), (base, its fingerprint)."""
+    wanted, number = part
+    job = _job(home, config, batch, Rung(), base).model_copy(
+        update={"id": jobs.probe_id(batch.id, number), "part": wanted}
+    )
+    own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
+    examples = _examples(home, config, batch, base[1], Rung())
+    jobs.create(home, job, (each for each in examples if each.id not in own))
+    return job
+
+
+def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path, str]) -> Job:
     stack = registry.stack_of(home, batch.persona)
     lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
              (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
-    parent = lines.get((batch.persona, batch.domain))
-    job = Job(
-        id=job_id(batch),
+    parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
+    settings = config.training.settings()
+    factors = {
+        "learning_rate": settings.learning_rate * rung.learning_rate,
+        "epochs": settings.epochs * rung.epochs,
+        "anchor_weight": settings.anchor_weight * rung.anchors,
+    }
+    return Job(
+        id=jobs.job_id(batch.id),
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
         trainer=catalog.resolve(config.training.trainer),
-        base=str(base),
-        base_fingerprint=fingerprint,
+        base=str(base[0]),
+        base_fingerprint=base[1],
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
-        settings=config.training.settings(),
+        settings=settings.model_copy(update=factors),
         created=int(time.time() * 1000),
     )
-    jobs.create(home, job, _examples(home, config, batch, fingerprint), held)
-    return job
 
 
-def job_id(batch: Batch) -> str:
-    return f"job-{batch.id.removeprefix('batch-')}"
-
-
-def _examples(home: Home, config: Config, batch: Batch, fingerprint: str) -> Iterator[Example]:
+def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:
     """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
-    new = curriculum.training_part(home, batch)
-    for signal in [*new, *curriculum.replay_part(home, batch, int(len(new) * config.training.replay_fraction))]:
-        turns = [turn.model_dump() for turn in signal.prompt()]
-        answer = {"role": "assistant", "content": signal.correct_output or ""}
-        yield Example(id=signal.id, messages=[*turns, answer], weight=signal.weight)
+    reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
+    replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
+    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
+        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
         training, _ = anchors.split(anchors.read(home, fingerprint))
         for anchor in training:
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
+        for signal in curriculum.neighbours(
+            home, batch, config.training.neighbour_anchors, config.gate.recall_examples
+        ):
+            yield Example(id=signal.id, messages=_messages(signal), anchor=True)
+
+
+def _messages(signal: Signal) -> list[dict[str, str]]:
+    answer = {"role": "assistant", "content": signal.correct_output or ""}
+    return [*(turn.model_dump() for turn in signal.prompt()), answer]

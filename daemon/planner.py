@@ -159,7 +159,8 @@ def unordered(home: Home) -> list[Batch]:
         waiting = batches.all_queued(home)
     chosen = []
     for batch in waiting:
-        if (batch.persona, batch.domain) not in busy and orders.job_id(batch) not in known:
+        job = jobs.job_id(batch.id, jobs.refused(home, batch.id) + 1)
+        if (batch.persona, batch.domain) not in busy and job not in known:
             busy.add((batch.persona, batch.domain))
             chosen.append(batch)
     return chosen

@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from pydantic import ValidationError
 
@@ -108,13 +111,14 @@ class Runner:
             except InvalidAdapter as error:
                 if isinstance(error.__cause__, OSError):
                     raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
-                await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
+                await anyio.to_thread.run_sync(self._give_up, directory, job, f"its adapter is unusable: {error}")
                 return
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
         # First: nobody comes back to a job that has a result, and checkpoints are large.
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
         await anyio.to_thread.run_sync(result.write, directory.result_file)
-        self.announcer.tell("trained", job=job.id, adapter=found.id, seconds=round(result.train_seconds, 1))
+        self.announcer.tell("trained", job=job.id, persona=job.persona, domain=job.domain, adapter=found.id,
+                            seconds=round(result.train_seconds, 1))  # fmt: skip
         self.gate.ring()
 
     async def _train(self, directory: JobDirectory, job: Job) -> int:
@@ -189,23 +193,28 @@ class Runner:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
         if status == EXIT_STOPPED or directory.held.exists() or self.home.paused.exists():
             directory.record(Event(event="stopped"))
-            self.announcer.tell("training_stopped", job=job.id)
+            self._tell("training_stopped", job=job.id)
             return
         reason = why(directory, status)
         if directory.starts() >= self.config.training.max_starts:
-            self._give_up(directory, f"after {directory.starts()} starts: {reason}")
+            self._give_up(directory, job, f"after {directory.starts()} starts: {reason}")
             return
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
 
-    def _give_up(self, directory: JobDirectory, reason: str) -> None:
+    def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
         Result(reason=reason, train_seconds=trained_seconds(directory.events())).write(directory.result_file)
         jobs.complete(self.home, directory)
-        self.announcer.tell(
+        self._tell(
             "job_failed",
             job=directory.id,
+            persona=job.persona,
+            domain=job.domain,
             reason=reason,
             hint=f"genome training start --job {directory.id} tries again",
         )
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
 
 
 def last_served(home: Home) -> dict[str, float]:

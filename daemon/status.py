@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from daemon import explanation, worker_client
-from genome import adapters, batches, curriculum, files, jobs, registry, rejected, sockets
+from genome import adapters, alerts, batches, curriculum, files, jobs, registry, rejected, sockets
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -26,12 +26,14 @@ def read(home: Home, config: Config) -> dict[str, Any]:
     twice; counted after it, since intake must not wait for that."""
     with files.locked(home.lock):
         active = [jobs.summary(directory) for directory in jobs.active(home)]
+        open_alerts = alerts.read(home).open
     return {
         "home": str(home.root),
         "base": config.base,
         "training_paused": home.paused.exists(),
         "buffer": read_buffer(home),
         "jobs": active,
+        "alerts": [alert.model_dump() for alert in open_alerts],
         "personas": [_persona(home, promotion) for promotion in registry.newest(home)],
     }
 
@@ -114,6 +116,8 @@ def _persona(home: Home, promotion: registry.Promotion) -> dict[str, Any]:
         "persona": promotion.persona,
         "promotion": promotion.number,
         "stack": [entry.adapter for entry in promotion.stack],
+        "share": promotion.share,
+        "pinned": promotion.pinned,
         "reason": promotion.reason,
         "adapters": [str(known) for known in adapters.list_ids(home, promotion.persona)],
     }

@@ -45,6 +45,8 @@ class Batch(Record):
     """Ids of its signals that another one contradicts and beats: never trained on."""
     supersedes: tuple[str, ...] = ()
     """Ids of signals in earlier batches that one of its signals beats: no longer, once it is promoted."""
+    graduates: tuple[str, ...] = ()
+    """Ids of signals that earlier batches held out: measuring is over, so they are trained with this one."""
     digest: str
     """sha256 over the ids of all its signals."""
     reason: str
@@ -73,7 +75,8 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
             files.seal(home.pending(persona, domain) / name)
     # What is sealed does not change, so intake goes on while it is looked at.
     found = list(segments.scan_all(home.pending(persona, domain) / name for name in names))
-    earlier = (batch for place in (archived, queued) for batch in place(home, persona, domain))
+    ended = archived(home, persona, domain)
+    earlier = (*ended, *queued(home, persona, domain))
     lost = contradictions.find(found, (stored for batch in earlier for stored in _stored(home, batch)))
     teaching = [stored.signal for stored in found if stored.signal.teaches and stored.signal.id not in lost.here]
     held_out = hold_out(teaching, policy)
@@ -93,6 +96,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
             evidence=sum(not stored.signal.teaches for stored in found),
             superseded=tuple(sorted(lost.here)),
             supersedes=tuple(sorted(lost.earlier)),
+            graduates=_graduates(home, ended, {line.question for line in teaching}, lost.earlier),
             digest=ids,
             reason=reason,
             created=int(now * 1000),
@@ -100,6 +104,16 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
         with files.new_directory(home.queued(persona, domain) / batch.id) as aside:
             files.put(aside / "batch.json", batch.to_bytes())
     return batch
+
+
+def _graduates(home: Home, ended: list[Batch], asked: set[bytes], lost: frozenset[str]) -> tuple[str, ...]:
+    """Held-out signals of promoted batches that none trained since, but for questions that are asked anew."""
+    trained = {signal for batch in ended for signal in (*batch.graduates, *batch.supersedes, *batch.superseded)}
+    measured = {signal for batch in ended for signal in batch.held_out} - trained - lost
+    if not measured:
+        return ()
+    lines = (stored.signal for batch in ended for stored in _stored(home, batch))
+    return tuple(sorted({line.id for line in lines if line.id in measured and line.question not in asked}))
 
 
 def hold_out(signals: Iterable[Line], policy: HeldOutPolicy) -> set[str]:
@@ -209,6 +223,21 @@ def settle(home: Home) -> None:
                 _move(home, batch, place)
 
 
+def release(home: Home, batch: Batch) -> None:
+    """Its signals are pending again, to be formed into a batch with what comes. Again changes nothing.
+
+    Of a batch that was set aside the segments move first: until its record is gone, `settle` moves them back.
+    """
+    pending = home.pending(batch.persona, batch.domain)
+    aside = home.set_aside(batch.persona, batch.domain) / batch.id
+    for path in segments.listed(aside):
+        segments.restore(path)
+        files.move(path, pending / path.name)
+    if aside.exists():
+        files.remove(aside)
+    files.remove(home.queued(batch.persona, batch.domain) / batch.id)
+
+
 def find(home: Home, batch_id: str) -> Batch:
     """A batch by its id, wherever it lies."""
     for persona, domain in home.domains():
@@ -279,5 +308,5 @@ def _next_id(home: Home, now: float) -> str:
         for path in place(persona, domain).glob(f"{day}-*")
     ]
     ordered = [path for place in (home.active_jobs, home.completed_jobs) for path in place.glob(f"job{day[5:]}-*")]
-    taken = [int(path.name.rpartition("-")[2]) for path in (*batches, *ordered)]
+    taken = [int(path.name.rpartition("-")[2].partition(".")[0]) for path in (*batches, *ordered)]
     return f"{day}-{max(taken, default=0) + 1:03d}"

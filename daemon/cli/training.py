@@ -74,6 +74,21 @@ def stop(
     options.answer({"job": job, "state": "held"}, json, f"{job} is held; a running daemon stops it at a checkpoint")
 
 
+@app.command(epilog="Example: genome training bisect batch-2026-11-20-001 --max-probes 12")
+def bisect(
+    batch: Annotated[str, typer.Argument(help="Id of a batch that was set aside.")],
+    max_probes: Annotated[int, typer.Option(help="Trainings to spend at most.", min=2)] = 16,
+    smallest: Annotated[int, typer.Option(help="Signals to name together, without halving further.", min=1)] = 8,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the signals of a refused batch that break the gate, by training parts of it. Asked again: what was found."""
+    from daemon import searcher
+
+    found = searcher.ask(options.existing(home), batch, max_probes, smallest)
+    options.answer(found, json, searcher.said(found))
+
+
 @app.command(epilog="Example: genome training status job-2026-11-20-001 --watch")
 def status(
     job: Annotated[str, typer.Argument(help="Its id. Default: every job.")] = "",
@@ -99,6 +114,31 @@ def status(
           f"{row['step']}/{row['steps'] or '?'}",
           f"{row['loss']:.3f}" if row["loss"] is not None else "", row["adapter"], row["reason"]] for row in found],
     )  # fmt: skip
+    return None
+
+
+@app.command(epilog="Example: genome training verdict job-2026-11-20-001")
+def verdict(
+    job: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """What the gate found of a job's candidate: every number, what was required, and what decided."""
+    from genome import jobs
+    from genome.errors import NotFound
+    from genome.quality import Verdict
+
+    directory = jobs.find(options.existing(home), job)
+    if not directory.verdict_file.exists():
+        raise NotFound(f"{job} has no verdict yet; it is {directory.state()}", "The gate judges it when it is trained")
+    found = Verdict.read(directory.verdict_file)
+    if json:
+        return options.answer(found.model_dump(exclude={"record_schema"}), True, "")
+    options.table(
+        ["finding", "", "value", "at least", "required", "questions", "against"],
+        [[each.name, "passed" if each.passed else "undecided" if each.undecided else "failed", f"{each.value:.3f}",
+          f"{each.low:.3f}", f"{each.required:g}", each.questions,
+          each.against or ", ".join(found.incumbent) or "the base"] for each in found.findings],
+    )  # fmt: skip
+    print(f"{found.candidate}: {'promoted' if found.promote else 'not promoted'}; {found.reason}")
     return None
 
 

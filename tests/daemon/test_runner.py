@@ -18,6 +18,7 @@ from fixed import NOW, ROOT
 
 from daemon import actions, process, supervisor
 from daemon.events import Alarm, Announcer
+from daemon.events import Event as Told
 from daemon.runner import Runner, TrainerFailed
 from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
@@ -95,7 +96,11 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     run = runner(home, mode)
     with pytest.raises(TrainerFailed, match=reason):
         await run.step()
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
     await run.step()
+    assert told[-1].name == "job_failed" and reason in told[-1].facts["reason"]
+    assert (told[-1].facts["persona"], told[-1].facts["domain"]) == ("helper", "git")
     failed = jobs.find(home, ordered.id)
     result = failed.result()
     assert failed.state() == "failed" and result is not None and reason in (result.reason or "")
@@ -321,7 +326,8 @@ async def test_the_daemon_has_a_runner_for_each_job_at_once(home: Home) -> None:
     config = Config.model_validate({"base": "base", "training": {"max_jobs": 3}})
     made = await supervisor.compose(home, config, None, home.root, "f" * 64)  # type: ignore[arg-type]
     assert [run.name for run in made.runners] == ["runner", "runner-2", "runner-3"]
-    assert {run.name for run in made.runners} <= made.alarms.keys() and len(made.loops) == 8
+    assert {run.name for run in made.runners} <= made.alarms.keys()
+    assert [loop.name for loop in made.loops if loop in made.runners] == [run.name for run in made.runners]
     assert len({id(run.claims) for run in made.runners}) == 1
     made.planner.runner.ring()
     assert all(made.alarms[run.name].event.is_set() for run in made.runners)

@@ -17,7 +17,7 @@ from genome.config import Config
 from genome.errors import NotFound
 from genome.layout import Home
 from genome.trigger_facts import Samples, no_samples
-from genome.trigger_settings import Triggers
+from genome.trigger_settings import QualityDrop, Scheduled, Triggers
 from genome.triggers import Plan
 from genome.verdicts import Newest
 
@@ -91,13 +91,19 @@ def _explained(home: Home, config: Config, place: tuple[str, str], now: float, s
 
 def settings_of(config: Config, persona: str, domain: str) -> Iterator[tuple[str, Any, str]]:
     """Every key of [triggers] that counts for a domain, its value, and the widest table it is the same in."""
+    of_tables = dict(_flat(Triggers(scheduled=Scheduled(), quality_drop=QualityDrop())))
     levels = [
         dict(_flat(level))
         for level in (Triggers(), config.triggers, config.triggers_for(persona), config.triggers_for(persona, domain))
     ]
+
+    def same(width: int, key: str, value: Any) -> bool:
+        """Where a table is off, its keys are what they would be by default."""
+        return (key in levels[width] or "." in key) and levels[width].get(key, of_tables.get(key)) == value
+
     for key, value in levels[-1].items():
         width = len(levels) - 1
-        while width > 0 and key in levels[width - 1] and levels[width - 1][key] == value:
+        while width > 0 and same(width - 1, key, value):
             width -= 1
         yield key, value, WIDTHS[width]
 

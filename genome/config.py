@@ -313,15 +313,13 @@ def _commented(section: Section, path: str) -> list[str]:
 
 def toml(value: Any) -> str:
     """As it is written in genome.toml. Numbers, strings and lists of them read the same in JSON; it knows no null, and
-    what is off is false."""
-    if value is None:
-        return "false"
+    a table that is not there is false."""
     if isinstance(value, tuple) and value and isinstance(value[0], Section):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Section):
         stated = value.model_dump(exclude_defaults=True)
         return "{ " + ", ".join(f"{key} = {json.dumps(each)}" for key, each in stated.items()) + " }"
-    return json.dumps(value)
+    return json.dumps(False if value is None else value)
 
 
 def parse(text: str, path: Path) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -34,15 +35,15 @@ def explain(
 
 
 def _text(found: dict[str, Any]) -> str:
-    state = "starts now" if found["starts"] else "is due, and is held back" if found["due"] else "waits"
-    lines = [f"{found['persona']}/{found['domain']} {state}: {found['reason']}"]
+    state = "starts now" if found["starts"] else "is due, and is held back"
+    said = f"{state}: {found['reason']}" if found["due"] else "waits"
+    lines = [f"{found['persona']}/{found['domain']} {said}"]
     lines += [f"  {'due' if each['due'] else 'not due'}  {each['reason']}" for each in found["triggers"]]
-    if found["held_by"]:
-        lines.append(f"  held back  {found['held_by']}")
+    lines += [] if found["triggers"] else [f"  {found['reason']}"]
     if found["paused"]:
         lines.append("  paused  no job runs until: genome continuous start")
     when = found["look_again_local"]
     lines.append(f"  looked at again  {f'at {when}, and ' if when else ''}when something new comes")
     own = [setting for setting in found["settings"] if setting["from"] != "default"]
-    lines += [f"  {setting['key']} = {setting['value']!r}  from {setting['from']}" for setting in own]
+    lines += [f"  {setting['key']} = {dumps(setting['value'])}  from {setting['from']}" for setting in own]
     return "\n".join([*lines, "  every other setting has its default" if own else "  every setting has its default"])

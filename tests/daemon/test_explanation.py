@@ -63,7 +63,21 @@ def test_each_setting_says_where_it_comes_from(filled: Home) -> None:
     assert settings["time_zone"] == ("Europe/Berlin", "everybody")
     assert settings["threshold.min_examples"] == (20, "persona")
     assert settings["scheduled.cron"] == ("0 3 * * *", "domain")
+    assert settings["scheduled.missed"] == ("once", "default")
     assert settings["quality_drop"] == (False, "default")
+    text = """
+base = "x"
+[triggers.scheduled]
+cron = "0 3 * * *"
+[personas.p.triggers]
+scheduled = false
+[personas.p.domains.d.triggers]
+scheduled = { missed = "skip" }
+"""
+    loaded = config.parse(text, Path("genome.toml"))
+    assert ("scheduled", False, "persona") in list(explanation.settings_of(loaded, "p", "other"))
+    of_d = {key: (value, width) for key, value, width in explanation.settings_of(loaded, "p", "d")}
+    assert of_d["scheduled.missed"] == ("skip", "domain") and of_d["scheduled.only_if_data"] == (True, "default")
 
 
 def test_too_little_to_judge_by_is_said(home: Home, signal: Callable[..., Any]) -> None:
@@ -101,7 +115,7 @@ def test_the_verb_prints_it_for_a_person_and_for_a_program(filled: Home) -> None
     """One block a domain, or one list."""
     run = CliRunner()
     said = run.invoke(cli.app, ["triggers", "explain", "--persona", "helper", "--home", str(filled.root)]).output
-    assert said.startswith("helper/git") and "threshold.min_examples = 20  from persona" in said
+    assert said.startswith("helper/git ") and "threshold.min_examples = 20  from persona" in said
     assert "looked at again" in said and "scheduled: next at" in said
     answer = run.invoke(cli.app, ["triggers", "explain", "--json", "--home", str(filled.root)]).output
     assert json.loads(answer)[0]["triggers"][0]["trigger"] == "threshold"

@@ -326,8 +326,8 @@ async def test_the_daemon_has_a_runner_for_each_job_at_once(home: Home) -> None:
     config = Config.model_validate({"base": "base", "training": {"max_jobs": 3}})
     made = await supervisor.compose(home, config, None, home.root, "f" * 64)  # type: ignore[arg-type]
     assert [run.name for run in made.runners] == ["runner", "runner-2", "runner-3"]
-    names = {run.name for run in made.runners}
-    assert names <= {loop.name for loop in made.loops} and names <= made.alarms.keys()
+    assert {run.name for run in made.runners} <= made.alarms.keys()
+    assert [loop.name for loop in made.loops if loop in made.runners] == [run.name for run in made.runners]
     assert len({id(run.claims) for run in made.runners}) == 1
     made.planner.runner.ring()
     assert all(made.alarms[run.name].event.is_set() for run in made.runners)

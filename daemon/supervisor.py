@@ -16,11 +16,12 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from daemon import host, watcher, worker_client
+from daemon import host, monitor, watcher, worker_client
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
+from daemon.monitor import Monitor
 from daemon.planner import Planner
 from daemon.pruner import Pruner
 from daemon.runner import Runner
@@ -65,6 +66,7 @@ class Supervisor:
     runner: Runner
     gate: Gate
     deployer: Deployer
+    monitor: Monitor
     pruner: Pruner
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class Supervisor:
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner)
+        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.monitor, self.pruner)
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -185,8 +187,9 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
+    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "monitor", "pruner")}
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
+    alarms["monitor"].rest_seconds = monitor.REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)
@@ -195,11 +198,12 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         config=config,
         announcer=announcer,
         worker=worker,
-        ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
+        ingest=Ingest(home, config, buffer, announcer, alarms["planner"], alarms["monitor"]),
         planner=Planner(home, config, base, fingerprint, worker, announcer, alarms["runner"]),
         runner=Runner(home, config, announcer, alarms["gate"]),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
+        monitor=Monitor(home, config, announcer, alarms["deployer"]),
         pruner=Pruner(home, config, announcer),
         alarms=alarms,
     )

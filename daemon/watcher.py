@@ -22,7 +22,7 @@ from genome.layout import NAME, Home
 
 Names = frozenset[str]
 """Of loops."""
-EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer"})
+EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer", "monitor"})
 OWN_FILES = frozenset({"log.txt", "events.jsonl"})
 """Written by the runner all the time; nobody waits for them. In the inbox they are names like any other."""
 
@@ -64,16 +64,16 @@ class Place:
 
 
 def _places(at: Home) -> tuple[Place, ...]:
-    ingest, planner, deployer = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer"})
+    ingest, planner, served = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "monitor"})
     jobs = frozenset({"runner", "gate", "planner"})
     return (
         Place(at.root.parts, frozenset()),  # what is removed from it and made again is found again
         *(Place(path.parts, ingest, drops=True) for path in (at.buffer, at.inbox, at.inbox / "*", at.inbox / "*/*")),
         Place(at.rejected.parts, frozenset()),
-        # Who writes to pending/ is the ingest loop or a caller of the daemon, and both ring the planner themselves.
+        # Who writes to pending/ is the ingest loop or a caller of the daemon; both ring planner and monitor themselves.
         *(Place(path.parts, planner) for path in (at.buffer / "*", at.buffer / "*/*", at.queued("*", "*"))),
         *(Place(path.parts, jobs) for path in (at.jobs, at.active_jobs, at.active_jobs / "*", at.completed_jobs)),
-        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),
+        *(Place(path.parts, served) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),
     )
 
 

@@ -131,6 +131,36 @@ class Gate(Section):
     """Longest prompt, and longest answer, of an anchor."""
 
 
+class Feedback(Section):
+    """What is made of feedback on the version that serves (docs/feedback.md)."""
+
+    metric: str = "user_satisfaction"
+    """By which versions are compared: from 0 to 1, greater is better."""
+    false_alarm_rate: float = Field(0.01, gt=0, le=0.5)
+    """Largest probability that a version which is no worse than its predecessor is ever taken for worse."""
+    days: float = Field(30.0, gt=0)
+    """How long a version is compared, and how old its predecessor's samples may be when it begins."""
+    min_samples: int = Field(20, ge=1)
+    """Of the new version, before anything is concluded."""
+    automatic_rollback: bool = True
+    """false: what is worse is told, and serves on."""
+
+
+class Canary(Section):
+    """Whether a promotion goes to a share of the sessions first."""
+
+    share: float = Field(0.0, ge=0, lt=1)
+    """Of the persona's sessions; 0: to all at once."""
+    margin: float = Field(0.05, gt=0, lt=1)
+    """It goes to all once it is shown to be worse by less than this."""
+    min_samples: int = Field(50, ge=1)
+    """Of the canary, before anything is concluded."""
+    max_hours: float = Field(72.0, gt=0)
+    """If nothing was shown by then …"""
+    at_last: Literal["graduate", "roll_back"] = "graduate"
+    """… it goes to all, or back."""
+
+
 class Prune(Section):
     """What is kept, and for how long. Signals are kept for ever, and so is what a rollback needs."""
 
@@ -163,6 +193,8 @@ class Config(Section):
     triggers: Triggers = Triggers()
     training: Training = Training()
     gate: Gate = Gate()
+    feedback: Feedback = Feedback()
+    canary: Canary = Canary()
     prune: Prune = Prune()
     personas: dict[str, Persona] = {}
 

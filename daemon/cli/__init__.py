@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, buffer, continuous, serving, training, upkeep
+from daemon.cli import adapters, buffer, continuous, metrics, serving, training, upkeep
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
@@ -27,6 +27,7 @@ upkeep.register(app)
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(training.app, name="training")
 app.add_typer(adapters.app, name="adapter")
+app.add_typer(metrics.app, name="metric")
 app.add_typer(continuous.app, name="continuous")
 
 

@@ -122,12 +122,14 @@ def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonO
     found = registry.history(options.existing(home), persona)
     if json:
         return options.answer([promotion.model_dump() for promotion in found], True, "")
-    options.table(
-        ["number", "when", "kind", "who", "stack", "numbers", "reason"],
-        [[made.number, f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}", _kind(made), made.by,
-          ", ".join(entry.adapter for entry in made.stack) or "(base)",
-          ", ".join(f"{name} {value:.4g}" for name, value in made.numbers.items()), made.reason] for made in found],
-    )  # fmt: skip
+    for made in found:
+        when = f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}"
+        stack = ", ".join(entry.adapter for entry in made.stack) or "the base alone"
+        print(
+            f"{made.number:4}  {when}  {_kind(made)}{f' by {made.by}' if made.by else ''}: {stack}\n      {made.reason}"
+        )
+        if made.numbers:
+            print("      " + ", ".join(f"{name} {value:.4g}" for name, value in made.numbers.items()))
     return None
 
 

@@ -82,6 +82,8 @@ class _Domain:
     """By segment: up to which byte."""
     ended: set[str] = field(default_factory=set)
     """Segments that no longer grow and were read to their end."""
+    changed: tuple[int, ...] = ()
+    """When a batch last came to where ended ones lie, or left, in nanoseconds since 1970."""
 
 
 @dataclass
@@ -121,8 +123,7 @@ class Feedback:
         known = self._domains.setdefault((persona, domain), _Domain(deque(maxlen=self.kept)))
         pending = self.home.pending(persona, domain)
         with files.locked(self.home.lock):  # nothing moves from one place to the next between looking at the two
-            paths = batches.all_segments(self.home, persona, domain)
-        paths.sort(key=lambda path: batches.order(path.name))
+            paths = self._listed(persona, domain, known)
         # A segment ends before the next one begins: of one that did so long ago nothing is wanted.
         wanted = _days_before(paths[-1].name, self.days + 1) if paths else ""
         for path, follower in zip(paths, [*paths[1:], *paths[-1:]], strict=True):
@@ -135,6 +136,18 @@ class Feedback:
         while known.samples and known.samples[0].received < known.samples[-1].received - self.days * DAY:
             known.samples.popleft()
         return known
+
+    def _listed(self, persona: str, domain: str, known: _Domain) -> list[Path]:
+        """Segments that may hold what was not read yet, oldest first. Years of archived ones cost nothing at a look."""
+        ended = (self.home.archive(persona, domain), self.home.set_aside(persona, domain))
+        changed = tuple(place.stat().st_mtime_ns if place.exists() else 0 for place in ended)
+        pending = self.home.pending(persona, domain)
+        found = [path for path in segments.listed(pending) if batches.SEGMENT.fullmatch(path.name)]
+        moved = known.read.keys() - known.ended - {path.name for path in found}
+        if moved or changed != known.changed:
+            found = batches.all_segments(self.home, persona, domain)
+        known.changed = changed
+        return sorted(found, key=lambda path: batches.order(path.name))
 
     def _take(self, path: Path, known: _Domain) -> None:
         """Reads what was appended since the last look."""

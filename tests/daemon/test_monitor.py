@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from failing_os import failing
 from whole_home import turn
 
 from daemon import monitor
 from daemon.events import Alarm, Announcer
 from daemon.monitor import Monitor
+from daemon.supervisor import recover
 from genome import batches, fsck, promotions, registry
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -225,3 +230,36 @@ def test_metrics_are_reported_and_shown(
 def test_samples_are_wanted_for_twice_the_days() -> None:
     """So long before a version began, and so long after."""
     assert monitor.span_days(Config.model_validate({"base": "x", "feedback": {"days": 10}})) == 20
+
+
+def take_back(home: Home) -> None:
+    """What the loop does, once it knows."""
+    newest = registry.current(home, "helper")
+    if newest is not None and NEW in newest.adapters:
+        registry.withdraw(home, NEW, time.time(), "worse")
+    loop(home, Told())._judge_all()
+
+
+def test_a_withdrawal_goes_on_from_wherever_it_broke(served: Home, tmp_path: Path) -> None:
+    """Each call that changes the disk fails in its turn; the next attempt ends what was begun, and no signal is lost.
+
+    Its batch is set aside whole, the other one stays archived, and nothing is withdrawn twice.
+    """
+    before = fsck.check(served).counts
+    calls = 0
+    while True:
+        calls += 1
+        home = Home(tmp_path / f"copy-{calls}")
+        shutil.copytree(served.root, home.root)
+        with failing(fail_at=calls, error=OSError(5, "input/output error")) as standing, suppress(OSError):
+            take_back(home)
+        recover(home)
+        take_back(home)
+        report = fsck.check(home)
+        assert report.problems == (), calls
+        assert (report.counts["accepted"], report.counts["evidence"]) == (before["accepted"], before["evidence"])
+        assert (report.counts["archived"], report.counts["set aside"]) == (12, 12)
+        assert [record.quarantined for record in registry.history(home, "helper")] == [(), (), (NEW,)]
+        if standing.count < calls:
+            break  # nothing was left to fail
+    assert calls > 10

@@ -71,6 +71,9 @@ def judge(trial: Trial, samples: Sequence[Sample], config: Config, now: float) -
     """``samples``: of `feedback.metric` in the trial's domain, in the order of arrival."""
     settings, canary = config.feedback, config.canary
     deadline = trial.began + canary.max_hours * 3600 if trial.canary else None
+    if now > trial.began + settings.days * DAY:  # from now on samples are forgotten, and other pairs are another test
+        said = f"{trial.adapter} was compared with its predecessor for {settings.days:g} days"
+        return _in_time(Judgement(trial, "wait", said, look_again=deadline), canary, now)
     try:
         found = _compared(trial, samples, settings)
     except InvalidInput as error:

@@ -109,6 +109,14 @@ def test_only_samples_of_the_two_and_of_their_time_count() -> None:
     assert found.act == "wait" and (found.numbers["new_samples"], found.numbers["old_samples"]) == (0, 0)
 
 
+def test_a_trial_ends() -> None:
+    """After its days a version is no longer compared: samples begin to be forgotten, and would be paired anew."""
+    worse = said(OLD, [1.0] * 300, -3) + said(NEW, [0.0] * 300)
+    assert judged(worse, hours=30 * 24).act == "withdraw"
+    over = judged(worse, hours=30 * 24 + 1)
+    assert over.act == "wait" and "was compared with its predecessor for 30 days" in over.reason
+
+
 def test_false_rollbacks_stay_below_the_rate() -> None:
     """Of 300 versions as good as their predecessors, judged after every 25 samples of 500, at most 1 in 100 goes."""
     gone = 0

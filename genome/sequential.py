@@ -37,7 +37,7 @@ class Outcome:
     """What the pairs so far say."""
 
     pairs: int
-    wealth: float
+    e_value: float
     """The largest the gamblers' money ever was, beginning with 1."""
     shown: bool
     """Whether it ever reached 1/α: then the claim holds, or something happened whose probability is at most α."""

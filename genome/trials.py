@@ -136,7 +136,7 @@ def _said(trial: Trial, found: _Compared, settings: Feedback) -> str:
         f"{version} {f'{sum(values) / len(values):.3f}' if values else 'unknown'} ({len(values)} samples)"
         for version, values in ((trial.adapter, found.new), (trial.predecessor, found.old))
     ]
-    said = f"{settings.metric} of {' against '.join(sides)}, evidence {found.outcome.wealth:.3g} of {needed:g}"
+    said = f"{settings.metric} of {' against '.join(sides)}, e-value {found.outcome.e_value:.3g} of {needed:g}"
     if not trial.beside and len(found.new) > found.outcome.pairs:
         said += "; no sample of the predecessor is left to compare with"
     return said
@@ -150,6 +150,6 @@ def _numbers(found: _Compared, settings: Feedback) -> dict[str, float]:
         "new_samples": len(found.new),
         "old_samples": len(found.old),
         "pairs": found.outcome.pairs,
-        "evidence": found.outcome.wealth,
-        "evidence_needed": 1 / settings.false_alarm_rate,
+        "e_value": found.outcome.e_value,
+        "e_value_needed": 1 / settings.false_alarm_rate,
     }

@@ -219,7 +219,7 @@ def test_history_says_who_when_why_and_by_which_numbers(
     """Of every act: a person is named with their machine, feedback as that; what was withdrawn needs force."""
     whole = whole_home.make(home, signal, drop, monkeypatch)
     home.config.write_text('base = "x"\n')
-    registry.withdraw(whole, "helper/git-v1.2", time.time(), "worse by 9 points", {"evidence": 120.5})
+    registry.withdraw(whole, "helper/git-v1.2", time.time(), "worse by 9 points", {"e_value": 120.5})
     assert genome("adapter", "pin", "--persona", "helper", "--reason", "exam week")[0] == 0
     assert genome("adapter", "pin", "--persona", "helper")[0] == 5
     code, _, error = genome("adapter", "deploy", "helper/git-v1.2")
@@ -234,4 +234,4 @@ def test_history_says_who_when_why_and_by_which_numbers(
     assert [record["by"] for record in records[:3]] == ["gate", "gate", "feedback"]
     assert all("@" in record["by"] for record in records[3:])
     shown = " ".join(genome("adapter", "history", "--persona", "helper")[1].split())
-    assert "evidence 120.5" in shown and "exam week" in shown and "deploy, pinned" in shown and "too wordy" in shown
+    assert "e_value 120.5" in shown and "exam week" in shown and "deploy, pinned" in shown and "too wordy" in shown

@@ -77,10 +77,10 @@ def test_what_was_forced_back_begins_anew() -> None:
 
 
 def test_a_worse_version_is_withdrawn_with_its_numbers() -> None:
-    """The reason names both versions, their means and the evidence; the record has them as numbers."""
+    """The reason names both versions, their means and the e-value; the record has them as numbers."""
     found = judged(said(OLD, drawn(0.9, 300, 1), -3) + said(NEW, drawn(0.6, 200, 2)))
     assert found.act == "withdraw" and f"{NEW} 0.575" in found.reason and f"against {OLD} 0.9" in found.reason
-    assert found.numbers["evidence"] >= found.numbers["evidence_needed"] == pytest.approx(100)
+    assert found.numbers["e_value"] >= found.numbers["e_value_needed"] == pytest.approx(100)
     assert (found.numbers["new_samples"], found.numbers["old_samples"], found.numbers["pairs"]) == (200, 300, 200)
 
 

@@ -5,9 +5,12 @@ Every function works with the daemon down; what it changed is carried out when t
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from daemon import orders
 from genome import adapters, bases, batches, files, jobs, lora, pending, registry
@@ -16,7 +19,8 @@ from genome.batches import Batch
 from genome.config import Config
 from genome.errors import Conflict, InvalidInput, NotFound
 from genome.layout import Home, check_name
-from genome.registry import Promotion
+from genome.promotions import Promotion
+from genome.signals import METRIC, Defaults, from_object
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,18 @@ class Import:
     domain: str = ""
     rank: int | None = None
     alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One value of a metric."""
+
+    persona: str
+    domain: str
+    metric: str
+    value: float
+    adapter: str = ""
+    """Id of the version that answered; empty: not known."""
 
 
 def flush(home: Home, config: Config, persona: str, domain: str) -> Batch:
@@ -122,6 +138,20 @@ def pin(home: Home, persona: str, by: str, on: bool = True, reason: str = "") ->
     said = reason or ("pinned by hand" if on else "unpinned by hand")
     with files.locked(home.lock):
         return registry.pin(home, persona, time.time(), said, by, on)
+
+
+def report_metric(home: Home, reported: Reported) -> Path:
+    """Puts one value into the inbox, as a file of its own; returns it."""
+    line: dict[str, Any] = {
+        "id": uuid.uuid4().hex, "type": METRIC, "persona_id": reported.persona, "domain": reported.domain,
+        "input": reported.metric, "value": reported.value, "source": "automated", "timestamp": int(time.time() * 1000),
+    }  # fmt: skip
+    if reported.adapter:
+        line["adapter"] = {"id": str(AdapterId.parse(reported.adapter))}
+    path = home.inbox / f"metric-{line['id']}.jsonl"
+    signal = from_object(line, Defaults(line["timestamp"]))  # what is no metric is refused here and now
+    files.write(path, f"{json.dumps(signal.to_json())}\n".encode())
+    return path
 
 
 def import_adapter(home: Home, config: Config, wanted: Import) -> Manifest:

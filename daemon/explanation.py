@@ -15,8 +15,9 @@ from daemon import orders
 from genome import files, pending, schedules, trigger_facts, triggers
 from genome.config import Config
 from genome.errors import NotFound
+from genome.feedback import Feedback
 from genome.layout import Home
-from genome.trigger_facts import Samples, no_samples
+from genome.trigger_facts import Samples
 from genome.trigger_settings import QualityDrop, Scheduled, Triggers
 from genome.triggers import Plan
 from genome.verdicts import Newest
@@ -26,10 +27,11 @@ WIDTHS = ("default", "everybody", "persona", "domain")
 
 
 def plan(
-    home: Home, config: Config, place: tuple[str, str], now: float, samples: Samples = no_samples
+    home: Home, config: Config, place: tuple[str, str], now: float, samples: Samples | None = None
 ) -> tuple[Plan, pending.Pending]:
     """What the planner would find now. ``place``: persona and domain."""
     settings = config.triggers_for(*place)
+    samples = samples or Feedback(home, config.longest_window_days).samples
     facts = trigger_facts.gather(home, settings, pending.count(home, *place), samples, now)
     with files.locked(home.lock):  # the gate moves what has ended
         facts = replace(facts, wanted=orders.wanted(config, Newest(home).of(*place)))
@@ -47,7 +49,7 @@ def said(found: Plan, waiting: pending.Pending, config: Config) -> str:
 
 
 def explain(
-    home: Home, config: Config, of: tuple[str, str], now: float, samples: Samples = no_samples
+    home: Home, config: Config, of: tuple[str, str], now: float, samples: Samples | None = None
 ) -> list[dict[str, Any]]:
     """Of every domain with a buffer. ``of``: persona and domain to keep to; empty: any."""
     found = [
@@ -61,7 +63,9 @@ def explain(
     return [_explained(home, config, place, now, samples) for place in found]
 
 
-def _explained(home: Home, config: Config, place: tuple[str, str], now: float, samples: Samples) -> dict[str, Any]:
+def _explained(
+    home: Home, config: Config, place: tuple[str, str], now: float, samples: Samples | None
+) -> dict[str, Any]:
     found, waiting = plan(home, config, place, now, samples)
     local = schedules.zone(config.triggers_for(*place).time_zone)
 

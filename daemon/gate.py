@@ -113,8 +113,9 @@ class Gate:
             return "probed"
         if verdict.promote:
             registry.promote(
-                self.home, verdict.candidate, time.time(), verdict.reason, job.id, numbers=verdict.numbers()
-            )
+                self.home, verdict.candidate, time.time(), verdict.reason, job.id, verdict.numbers(),
+                share=self.config.canary.share or 1.0,
+            )  # fmt: skip
             batches.archive(self.home, batch)
             return "promoted"
         if verdict.undecided and self.config.gate.undecided == "wait" and verdict.needed:

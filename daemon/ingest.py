@@ -45,6 +45,7 @@ class Ingest:
     buffer: Buffer
     announcer: Announcer
     planner: Alarm
+    monitor: Alarm
     duplicates: int = 0
     """Since this daemon started."""
     stopped: str = ""
@@ -152,6 +153,7 @@ class Ingest:
             self._tell("ingested", accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=receipt.rejected)
         if receipt.accepted:
             anyio.from_thread.run_sync(self.planner.ring)
+            anyio.from_thread.run_sync(self.monitor.ring)
 
     @property
     def _keep_seconds(self) -> float:

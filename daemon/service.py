@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -20,7 +21,7 @@ from daemon import actions, status
 from genome import errors, files, jobs, registry, sockets
 from genome.errors import GenomeError
 from genome.lines import Line, Reader
-from genome.signals import Defaults
+from genome.signals import METRIC, Defaults
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
 
@@ -79,7 +80,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
                     group.cancel_scope.cancel()
                     break
                 if any(answer.accepted for answer in answers):
-                    self.supervisor.alarms["planner"].ring()
+                    self._took_signals()
                 for answer in answers:
                     await context.write(answer)
         if refused is not None:
@@ -98,11 +99,30 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         lines: list[Line] = []
         rejected = []
         for index, message in enumerate(request.signals):
+            if message.type == METRIC:  # it may say no time, and be like the next one in every word
+                defaults = replace(defaults, place=uuid.uuid4().hex)
             try:
                 lines.append(self.reader.fields(_fields(message), defaults))
             except errors.InvalidInput as error:
                 rejected.append(pb.Rejection(index=index, reason=str(error)))
         return lines, rejected
+
+    async def ReportMetric(self, request: pb.ReportMetricRequest, context: Any) -> pb.ReportMetricResponse:
+        said = pb.TrainingSignal(
+            type=METRIC, persona_id=request.persona, domain=request.domain, input=request.metric, value=request.value,
+            source="automated", timestamp=request.timestamp, id=request.id,
+        )  # fmt: skip
+        if request.adapter_id:
+            said.adapter.id = request.adapter_id
+        (answer,) = await self._answer(context, self._submit, [pb.SubmitSignalsRequest(signals=[said])])
+        if answer.rejected:
+            await _abort(context, errors.InvalidInput(answer.rejected[0].reason))
+        self._took_signals()
+        return pb.ReportMetricResponse(duplicate=bool(answer.duplicates))
+
+    def _took_signals(self) -> None:
+        for name in ("planner", "monitor"):
+            self.supervisor.alarms[name].ring()
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         found = await self._answer(context, status.read, self.home, self.supervisor.config)
@@ -198,6 +218,7 @@ def live(supervisor: Supervisor) -> dict[str, Any]:
         "intake_stopped": supervisor.ingest.buffer.stopped,
         "duplicates": supervisor.ingest.duplicates,
         "deployed": supervisor.deployer.deployed,
+        "feedback": supervisor.monitor.standing,
         "trouble": {name: asdict(trouble) for name, trouble in supervisor.trouble.items()},
     }
 
@@ -227,6 +248,8 @@ def _fields(message: pb.TrainingSignal) -> dict[str, Any]:
     fields = {name: getattr(message, name) or None for name in PLAIN_FIELDS}
     if message.HasField("weight"):
         fields["weight"] = message.weight
+    if message.HasField("value"):
+        fields["value"] = message.value
     if message.HasField("adapter"):
         fields["adapter"] = {field.name: value for field, value in message.adapter.ListFields()}
     return fields

@@ -16,12 +16,13 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from daemon import alerts, host, watcher, worker_client
+from daemon import alerts, host, monitor, watcher, worker_client
 from daemon.alerts import Alerts
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Alarms, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
+from daemon.monitor import Monitor
 from daemon.planner import Planner
 from daemon.pruner import Pruner
 from daemon.runner import Claims, Runner
@@ -31,6 +32,7 @@ from genome import bases, batches, files
 from genome.buffer import Buffer
 from genome.config import Config
 from genome.errors import GenomeError
+from genome.feedback import Feedback
 from genome.layout import Home
 from genome.service_manager import notify
 
@@ -68,6 +70,7 @@ class Supervisor:
     """One for each job that may train at the same time."""
     gate: Gate
     deployer: Deployer
+    monitor: Monitor
     pruner: Pruner
     searcher: Searcher
     alerts: Alerts
@@ -77,8 +80,8 @@ class Supervisor:
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.pruner, self.searcher,
-                self.alerts, *self.alerts.couriers)  # fmt: skip
+        return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.monitor, self.searcher,
+                self.pruner, self.alerts, *self.alerts.couriers)  # fmt: skip
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -198,10 +201,12 @@ def _half_made(home: Home) -> list[Path]:
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
     runners = ("runner", *(f"runner-{number}" for number in range(2, config.training.max_jobs + 1)))
-    alarms = {name: Alarm() for name in ("ingest", "planner", *runners, "gate", "deployer", "pruner", "searcher")}
+    others = ("ingest", "planner", "gate", "deployer", "monitor", "searcher", "pruner")
+    alarms = {name: Alarm() for name in (*others, *runners)}
     to_run, claims = Alarms(tuple(alarms[name] for name in runners)), Claims()
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
-    announcer = Announcer()
+    alarms["monitor"].rest_seconds = monitor.REST_SECONDS
+    announcer, said = Announcer(), Feedback(home, config.longest_window_days)
     buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)
     return Supervisor(
@@ -209,11 +214,12 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         config=config,
         announcer=announcer,
         worker=worker,
-        ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
-        planner=Planner(home, config, base, fingerprint, worker, announcer, to_run),
+        ingest=Ingest(home, config, buffer, announcer, alarms["planner"], alarms["monitor"]),
+        planner=Planner(home, config, base, fingerprint, worker, announcer, to_run, said.samples),
         runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
+        monitor=Monitor(home, config, announcer, alarms["deployer"]),
         pruner=Pruner(home, config, announcer),
         searcher=Searcher(home, config, base, fingerprint, announcer, to_run),
         alerts=alerts.compose(home, config, announcer, alarms),

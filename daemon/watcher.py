@@ -22,7 +22,7 @@ from genome.layout import NAME, Home
 
 Names = frozenset[str]
 """Of loops."""
-EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer", "searcher", "alerts"})
+EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer", "monitor", "searcher", "alerts"})
 OWN_FILES = frozenset({"log.txt", "events.jsonl"})
 """Written by the runner all the time; nobody waits for them. In the inbox they are names like any other."""
 
@@ -64,20 +64,20 @@ class Place:
 
 
 def _places(at: Home) -> tuple[Place, ...]:
-    ingest, planner, deployer = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer"})
-    jobs, searcher = frozenset({"runner", "gate", "planner", "searcher"}), frozenset({"searcher"})
+    ingest, planner, searcher = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"searcher"})
+    jobs = frozenset({"runner", "gate", "planner", "searcher"})
+    # The gate: a persona that is no longer pinned, or whose canary ended, has candidates that can be judged.
+    served = frozenset({"deployer", "monitor", "gate"})
     return (
         Place(at.root.parts, frozenset()),  # what is removed from it and made again is found again
         *(Place(path.parts, ingest, drops=True) for path in (at.buffer, at.inbox, at.inbox / "*", at.inbox / "*/*")),
         Place(at.rejected.parts, frozenset()),
-        # Who writes to pending/ is the ingest loop or a caller of the daemon, and both ring the planner themselves.
+        # Who writes to pending/ is the ingest loop or a caller of the daemon; both ring planner and monitor themselves.
         *(Place(path.parts, planner) for path in (at.buffer / "*", at.buffer / "*/*", at.queued("*", "*"))),
         *(Place(path.parts, searcher) for path in (at.set_aside("*", "*"), at.set_aside("*", "*") / "*")),
         *(Place(path.parts, jobs) for path in (at.jobs, at.active_jobs, at.active_jobs / "*", at.completed_jobs)),
-        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*")),
-        # A persona that is no longer pinned, or whose canary ended: candidates that wait can be judged.
-        Place(at.promotions("*").parts, deployer | {"gate"}),
         Place(at.alerts.parts, frozenset({"alerts"})),
+        *(Place(path.parts, served) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),
     )
 
 

@@ -215,6 +215,15 @@ def set_aside(home: Home, batch: Batch, reason: str) -> None:
     _move(home, batch, home.set_aside(batch.persona, batch.domain))
 
 
+def withdraw(home: Home, batch: Batch, reason: str) -> None:
+    """What the batch made turned out worse: it leaves the archive, and is set aside. Again changes nothing."""
+    archived_at = home.archive(batch.persona, batch.domain)
+    if (archived_at / batch.id).exists():
+        _move(home, batch, archived_at)  # what a crash left behind of archiving it
+        files.write(archived_at / batch.id / "reason.txt", f"{reason}\n".encode())
+        files.move(archived_at / batch.id, home.set_aside(batch.persona, batch.domain) / batch.id)
+
+
 def settle(home: Home) -> None:
     """After a crash: lets segments follow the batches that own them."""
     for persona, domain in home.domains():

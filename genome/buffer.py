@@ -12,7 +12,7 @@ import base64
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from genome.lines import Line, Reader
 from genome.pending import waiting_bytes
 from genome.rejected import Rejected
 from genome.segments import Origin, Stored
-from genome.signals import Defaults
+from genome.signals import METRIC, Defaults
 
 MAX_OPEN_SEGMENTS = 32
 """Of as many domains the newest segment is kept open."""
@@ -209,7 +209,10 @@ class Buffer:
                 try:
                     if len(raw) > limit:
                         raise InvalidInput(f"longer than the limit of {limit} bytes (intake.max_line_bytes)")
-                    accepted.append(Stored(line(text, defaults), millis, Origin(file, name, offset, start, check)))
+                    found = line(text, defaults)
+                    if found.type == METRIC:  # it may say no time, and be like the next one in every word
+                        found = line(text, replace(defaults, place=f"{file} {offset}"))
+                    accepted.append(Stored(found, millis, Origin(file, name, offset, start, check)))
                 except InvalidInput as error:
                     if text.strip():
                         refuse(str(error), text.removesuffix(b"\r"), index)

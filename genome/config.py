@@ -173,6 +173,36 @@ class Endpoint(Section):
         return self
 
 
+class Feedback(Section):
+    """What is made of feedback on the version that serves (docs/feedback.md)."""
+
+    metric: str = "user_satisfaction"
+    """By which versions are compared: from 0 to 1, greater is better."""
+    false_alarm_rate: float = Field(0.01, gt=0, le=0.5)
+    """Largest probability that a version which is no worse than its predecessor is ever taken for worse."""
+    days: float = Field(30.0, gt=0)
+    """How long a version is compared, and how old its predecessor's samples may be when it begins."""
+    min_samples: int = Field(20, ge=1)
+    """Of the new version, before anything is concluded."""
+    automatic_rollback: bool = True
+    """false: what is worse is told, and serves on."""
+
+
+class Canary(Section):
+    """Whether a promotion goes to a share of the sessions first."""
+
+    share: float = Field(0.0, ge=0, lt=1)
+    """Of the persona's sessions; 0: to all at once."""
+    margin: float = Field(0.05, gt=0, lt=1)
+    """It goes to all once it is shown to be worse by less than this."""
+    min_samples: int = Field(50, ge=1)
+    """Of the canary, before anything is concluded."""
+    max_hours: float = Field(72.0, gt=0)
+    """If nothing was shown by then …"""
+    at_last: Literal["graduate", "roll_back"] = "graduate"
+    """… it goes to all, or back."""
+
+
 class Prune(Section):
     """What is kept, and for how long. Signals are kept for ever, and so is what a rollback needs."""
 
@@ -248,6 +278,8 @@ class Config(Section):
     triggers: Triggers = Triggers()
     training: Training = Training()
     gate: Gate = Gate()
+    feedback: Feedback = Feedback()
+    canary: Canary = Canary()
     prune: Prune = Prune()
     endpoint: Endpoint = Endpoint()
     alerts: Alerts = Alerts()
@@ -258,6 +290,14 @@ class Config(Section):
         settings = self.personas.get(persona, Persona())
         own = settings.domains.get(domain, Domain()).triggers
         return own or settings.triggers or self.triggers
+
+    @property
+    def longest_window_days(self) -> float:
+        """Of the samples that any quality_drop looks at."""
+        personas = [(each.triggers, *(domain.triggers for domain in each.domains.values())) for each in
+                    self.personas.values()]  # fmt: skip
+        drops = [each.quality_drop for own in ((self.triggers,), *personas) for each in own if each]
+        return max((drop.window_hours / 24 for drop in drops if drop), default=0.0)
 
     @model_validator(mode="before")
     @classmethod

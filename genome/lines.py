@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from genome import signals
 from genome.errors import InvalidInput
 from genome.layout import check_name
-from genome.signals import WEIGHTS, Defaults, Signal, content_id, context_json
+from genome.signals import METRIC, WEIGHTS, Defaults, Signal, content_id, context_json, version
 
 BOUNDS = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt", MinLen: "min_length", MaxLen: "max_length"}
 """What pydantic says of a field → what msgspec calls it."""
@@ -86,6 +86,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     weight: float = -1.0
     adapter: Any = None
     session: str | None = None
+    value: float | None = None
 
     @property
     def teaches(self) -> bool:
@@ -138,7 +139,7 @@ class Reader:
     def _completed(self, given: msgspec.Struct, defaults: Defaults) -> Line | None:
         """With what was left out, which is None in ``given``. None: it is to be refused, or looked at more closely."""
         (id_, kind, persona, domain, asked, history, context, wrong, correct,
-         source, timestamp, weight, adapter, session) = astuple(given)  # fmt: skip
+         source, timestamp, weight, adapter, session, _) = astuple(given)  # fmt: skip
         if persona is None:
             persona = defaults.persona
         if domain is None:
@@ -153,14 +154,15 @@ class Reader:
         if kind == "mistake":
             if correct is None and wrong is None:
                 return None
-        elif kind != "positive" and not (correct and correct.strip()):
+        elif kind == METRIC or (kind != "positive" and not (correct and correct.strip())):
             return None
         turns: tuple[tuple[str, str], ...] = ()
         if history is not None:
             history = history or None
             turns = tuple((turn.role, turn.content) for turn in history or ())
         if not id_:
-            id_ = content_id((persona, domain, kind, asked, context, wrong, correct, turns))
+            once = version(adapter.id, session) if adapter is not None else ()
+            id_ = content_id((persona, domain, kind, asked, context, wrong, correct, turns, *once))
         return Line(id_, kind, persona, domain, asked, history, context, wrong, correct,
                     source, timestamp, weight, adapter, session)  # fmt: skip
 
@@ -183,6 +185,7 @@ def from_signal(signal: Signal) -> Line:
         values["context"] = msgspec.Raw(context_json(signal.context).encode())
     values["history"] = tuple(turn.model_dump() for turn in signal.history) or None
     values["weight"] = signal.weight + 0.0
+    values["value"] = None if signal.value is None else signal.value + 0.0
     if signal.adapter is not None:
         values["adapter"] = signal.adapter.model_dump()
     return Line(**values)

@@ -119,14 +119,24 @@ def way_back(history: Sequence[Promotion], without: str = "") -> Promotion | Non
     return at
 
 
-def introduced(history: Sequence[Promotion], adapter_id: str) -> Promotion | None:
-    """The record with which the sessions that get ``adapter_id`` now began to get it."""
+def introduced(history: Sequence[Promotion], adapter_id: str) -> Promotion:
+    """The first record that names ``adapter_id``, which serves now; if it was withdrawn before, the first since."""
     found: Promotion | None = None
-    for promotion in reversed(history):
-        if adapter_id not in promotion.adapters:
-            break
-        found = promotion
+    for promotion in history:
+        if adapter_id in promotion.quarantined:
+            found = None
+        elif adapter_id in promotion.adapters:
+            found = found or promotion
+    assert found is not None, f"{adapter_id} does not serve"
     return found
+
+
+def chain_of(history: Sequence[Promotion], adapter_id: str) -> Sequence[Promotion]:
+    """The records that led to ``adapter_id`` serving now: without another domain's canary that came on top."""
+    everybody = settled(history)
+    if everybody is None or everybody == history[-1] or adapter_id not in everybody.adapters:
+        return history
+    return [promotion for promotion in history if promotion.number <= everybody.number]
 
 
 def predecessor(history: Sequence[Promotion], adapter_id: str) -> StackEntry | None:

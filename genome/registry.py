@@ -175,11 +175,8 @@ def withdraw(
     if not past or adapter_id not in served(home, past[-1]):
         raise Conflict(f"{adapter_id} is not what {persona} is served with", "genome adapter list shows the stack")
     _check_free(past)
-    settled, on_trial = promotions.settled(past), past[-1] if past[-1].is_canary else None
-    if on_trial and settled and adapter_id in settled.adapters:
-        chain = [record for record in past if record.number <= settled.number]
-    else:
-        chain, on_trial = past, None  # it is the canary itself that goes
+    chain = promotions.chain_of(past, adapter_id)
+    on_trial = past[-1] if chain[-1] != past[-1] else None
     before = promotions.predecessor(chain, adapter_id)
     stack = _replaced(chain[-1].stack, adapter_id, before)
     made = Promotion(

@@ -30,6 +30,8 @@ MAX_CONTEXT_DEPTH = 32
 SHOWN = reprlib.Repr()
 """Shows a value in a reason. Plain repr fails on what is nested almost too deeply, and shows a megabyte in whole."""
 SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 80
+METRIC = "metric"
+"""The type of a signal that is one value of a metric: ``input`` is the metric's name."""
 TURN_ROLES = ("system", "user", "assistant")
 
 
@@ -65,7 +67,7 @@ class Signal(Part):
 
     id: str = Field("", max_length=200)
     """Given, or the hash of what it teaches: dropping it twice trains it once."""
-    type: Literal["mistake", "correction", "positive", "import"]
+    type: Literal["mistake", "correction", "positive", "import", "metric"]
     persona_id: str
     domain: str
     input: str = Field(min_length=1)
@@ -80,6 +82,8 @@ class Signal(Part):
     weight: float = Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)
     adapter: AnsweredBy | None = None
     session: str | None = None
+    value: float | None = Field(None, allow_inf_nan=False)
+    """Of a metric."""
 
     @field_validator("persona_id")
     @classmethod
@@ -118,6 +122,8 @@ class Defaults:
     timestamp: int
     persona: str = ""
     domain: str = ""
+    place: str = ""
+    """Where the line was read. Two equal values of a metric that say no time are told apart by it."""
 
 
 def parse(line: bytes, defaults: Defaults) -> Signal:
@@ -138,6 +144,9 @@ def parse(line: bytes, defaults: Defaults) -> Signal:
 def from_object(value: dict[str, Any], defaults: Defaults) -> Signal:
     """The same, from an object already decoded."""
     fields = _canonical(value)
+    if fields.get("type") != METRIC:
+        fields.pop("value", None)  # a key of somebody's own
+    place = "" if "timestamp" in fields else defaults.place
     fields.setdefault("persona_id", defaults.persona)
     fields.setdefault("domain", defaults.domain)
     fields.setdefault("timestamp", defaults.timestamp)
@@ -151,7 +160,7 @@ def from_object(value: dict[str, Any], defaults: Defaults) -> Signal:
         signal = Signal.model_validate(fields)
         _check_type(signal)
         signal.model_dump_json()  # what cannot be written must not be accepted
-        content = content_id(_taught(signal))
+        content = content_id(_taught(signal, place))
         return signal if signal.id else signal.model_copy(update={"id": content})
     except ValidationError as error:
         raise InvalidInput("; ".join(_complaint(item) for item in error.errors())) from None
@@ -162,7 +171,8 @@ def from_object(value: dict[str, Any], defaults: Defaults) -> Signal:
 def content_id(taught: tuple[Any, ...]) -> str:
     """32 hex digits over what a signal teaches to whom; not over when, by whom or how strongly.
 
-    ``taught``: persona, domain, type, input, context as text, wrong output, right output, (role, content) of each turn.
+    ``taught``: persona, domain, type, input, context as text, wrong output, right output, (role, content) of each turn;
+    then what tells apart those that say the same: `version`, or of a metric its value and time.
     """
     return hashlib.sha256(_encode(taught)).hexdigest()[:32]
 
@@ -180,11 +190,25 @@ def context_json(context: dict[str, Any]) -> str:
         raise InvalidInput("context holds a number that is too large for JSON") from None
 
 
-def _taught(signal: Signal) -> tuple[Any, ...]:
+def version(adapter: str | None, session: str | None) -> tuple[Any, ...]:
+    """What tells two signals apart that say the same: the version they are about, where they name one."""
+    return () if adapter is None else (adapter, session)
+
+
+def _observed(signal: Signal, place: str) -> tuple[Any, ...]:
+    """The same of a metric: each value is one of its own by its time, or by its place where it says no time."""
+    adapter = signal.adapter.id if signal.adapter else None
+    if signal.type != METRIC or signal.value is None:
+        return version(adapter, signal.session)
+    return adapter, signal.session, signal.value + 0.0, place or str(signal.timestamp)  # -0.0 is 0.0
+
+
+def _taught(signal: Signal, place: str) -> tuple[Any, ...]:
     context = context_json(signal.context) if isinstance(signal.context, dict) else signal.context
     turns = tuple((turn.role, turn.content) for turn in signal.history)
     outputs = (signal.wrong_output, signal.correct_output)
-    return (signal.persona_id, signal.domain, signal.type, signal.input, context, *outputs, turns)
+    said = (signal.persona_id, signal.domain, signal.type, signal.input, context, *outputs, turns)
+    return (*said, *_observed(signal, place))
 
 
 def _canonical(value: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +224,9 @@ def _canonical(value: dict[str, Any]) -> dict[str, Any]:
     if "prompt" in fields:
         asked = _asked(_turns(fields.pop("prompt"), "prompt"))
         return {**asked, **_outputs(fields)}
-    raise InvalidInput("no input; a line has input, messages or prompt (docs/signals.md)")
+    if "metric" in fields:
+        return {"type": METRIC, "input": fields.pop("metric"), **fields}
+    raise InvalidInput("no input; a line has input, messages, prompt or metric (docs/signals.md)")
 
 
 def _outputs(fields: dict[str, Any]) -> dict[str, Any]:
@@ -251,6 +277,11 @@ def _text(value: Any, name: str) -> str:
 
 
 def _check_type(signal: Signal) -> None:
+    if signal.type == METRIC:
+        if signal.value is None:
+            raise InvalidInput("a metric needs a value, a number")
+        if signal.wrong_output is not None or signal.correct_output is not None:
+            raise InvalidInput("a metric has a value and no outputs; drop them in a signal of their own")
     if signal.type in ("correction", "import") and not (signal.correct_output or "").strip():
         raise InvalidInput(f"a {signal.type} needs a correctOutput that is not empty")
     if signal.type == "mistake" and signal.wrong_output is None and signal.correct_output is None:

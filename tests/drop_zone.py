@@ -76,7 +76,7 @@ class DropZone:
         self.told = Told()
         self.buffer = Buffer(self.home, self.config.intake)
         self.buffer.load()
-        self.ingest = ingest.Ingest(self.home, self.config, self.buffer, self.told, self.told)  # type: ignore[arg-type]
+        self.ingest = ingest.Ingest(self.home, self.config, self.buffer, self.told, self.told, self.told)  # type: ignore[arg-type]
 
     def look(self, after: float = 0.0) -> float | None:
         """One look at the drop zone, and in how many seconds it wants the next."""

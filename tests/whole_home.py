@@ -52,7 +52,8 @@ def trained(home: Home, directory: JobDirectory, now: float) -> str:
     job = directory.job()
     directory.record(Event(event="started", time=now))
     known = adapters.list_ids(home)
-    described = {"id": str(adapters.next_id(home, job.persona, job.domain)), "base_fingerprint": BASE, "job": job.id,
+    described = {"id": str(adapters.next_id(home, job.persona, job.domain)), "base_fingerprint": BASE,
+                 "job": job.id, "batch": job.batch,
                  "created": int(now * 1000)}  # fmt: skip
     made = adapters.install(home, weights(len(known)), "base", described)
     Result(adapter=made.id).write(directory.result_file)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, alerts, buffer, continuous, serving, training, triggers, upkeep
+from daemon.cli import adapters, alerts, buffer, continuous, metrics, serving, training, triggers, upkeep
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
@@ -28,6 +28,7 @@ app.add_typer(buffer.app, name="buffer")
 app.add_typer(training.app, name="training")
 app.add_typer(triggers.app, name="triggers")
 app.add_typer(adapters.app, name="adapter")
+app.add_typer(metrics.app, name="metric")
 app.add_typer(continuous.app, name="continuous")
 app.add_typer(alerts.app, name="alerts")
 

@@ -21,18 +21,22 @@ app = typer.Typer(help="Which versions there are, what is served, and the way ba
 
 @app.command("list", epilog="Example: genome adapter list --json")
 def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Every adapter; a star marks what should be served."""
-    from genome import adapters, registry
+    """Every adapter; a star marks what should be served, a minus what was withdrawn."""
+    from genome import adapters, promotions, registry
 
     at = options.existing(home)
-    served = {adapter for promotion in registry.newest(at) for adapter in registry.served(at, promotion)}
+    newest = registry.newest(at)
+    served = {adapter for promotion in newest for adapter in registry.served(at, promotion)}
+    withdrawn = {adapter for promotion in newest
+                 for adapter in promotions.quarantined(registry.history(at, promotion.persona))}  # fmt: skip
     found = [adapters.manifest(at, str(known)) for known in adapters.list_ids(at)]
     if json:
-        return options.answer([{**made.model_dump(), "served": made.id in served} for made in found], True, "")
+        states = [{"served": made.id in served, "withdrawn": made.id in withdrawn} for made in found]
+        return options.answer([made.model_dump() | state for made, state in zip(found, states, strict=True)], True, "")
     options.table(
         ["", "adapter", "parent", "job", "trainer", "digest"],
-        [["*" if made.id in served else "", made.id, made.parent, made.job, made.trainer, made.digest[:12]]
-         for made in found],
+        [["*" if made.id in served else "-" if made.id in withdrawn else "", made.id, made.parent, made.job,
+          made.trainer, made.digest[:12]] for made in found],
     )  # fmt: skip
     return None
 
@@ -122,12 +126,14 @@ def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonO
     found = registry.history(options.existing(home), persona)
     if json:
         return options.answer([promotion.model_dump() for promotion in found], True, "")
-    options.table(
-        ["number", "when", "kind", "who", "stack", "numbers", "reason"],
-        [[made.number, f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}", _kind(made), made.by,
-          ", ".join(entry.adapter for entry in made.stack) or "(base)",
-          ", ".join(f"{name} {value:.4g}" for name, value in made.numbers.items()), made.reason] for made in found],
-    )  # fmt: skip
+    for made in found:
+        when = f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}"
+        stack = ", ".join(entry.adapter for entry in made.stack) or "the base alone"
+        print(
+            f"{made.number:4}  {when}  {_kind(made)}{f' by {made.by}' if made.by else ''}: {stack}\n      {made.reason}"
+        )
+        if made.numbers:
+            print("      " + ", ".join(f"{name} {value:.4g}" for name, value in made.numbers.items()))
     return None
 
 

@@ -174,4 +174,8 @@ def _print_status(found: dict[str, Any]) -> None:
     for job in found["jobs"]:
         print(f"job      {job['job']}: {job['state']} {job['step']}/{job['steps'] or '?'}")
     for persona in found["personas"]:
-        print(f"served   {persona['persona']}: {', '.join(persona['stack']) or 'the base alone'}")
+        share = f", to {persona['share']:.0%} of its sessions" if persona["share"] < 1 else ""
+        pinned = ", pinned" if persona["pinned"] else ""
+        print(f"served   {persona['persona']}: {', '.join(persona['stack']) or 'the base alone'}{share}{pinned}")
+    for said in found["daemon"].get("feedback", {}).values():
+        print(f"feedback {said}")

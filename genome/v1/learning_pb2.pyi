@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingSignal(_message.Message):
-    __slots__ = ("id", "type", "persona_id", "domain", "input", "wrong_output", "correct_output", "context", "source", "timestamp", "weight", "adapter", "session")
+    __slots__ = ("id", "type", "persona_id", "domain", "input", "wrong_output", "correct_output", "context", "source", "timestamp", "weight", "adapter", "session", "value")
     class AnsweredBy(_message.Message):
         __slots__ = ("id", "digest", "generation")
         ID_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class TrainingSignal(_message.Message):
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     persona_id: str
@@ -43,7 +44,8 @@ class TrainingSignal(_message.Message):
     weight: float
     adapter: TrainingSignal.AnsweredBy
     session: str
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., persona_id: _Optional[str] = ..., domain: _Optional[str] = ..., input: _Optional[str] = ..., wrong_output: _Optional[str] = ..., correct_output: _Optional[str] = ..., context: _Optional[str] = ..., source: _Optional[str] = ..., timestamp: _Optional[int] = ..., weight: _Optional[float] = ..., adapter: _Optional[_Union[TrainingSignal.AnsweredBy, _Mapping]] = ..., session: _Optional[str] = ...) -> None: ...
+    value: float
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., persona_id: _Optional[str] = ..., domain: _Optional[str] = ..., input: _Optional[str] = ..., wrong_output: _Optional[str] = ..., correct_output: _Optional[str] = ..., context: _Optional[str] = ..., source: _Optional[str] = ..., timestamp: _Optional[int] = ..., weight: _Optional[float] = ..., adapter: _Optional[_Union[TrainingSignal.AnsweredBy, _Mapping]] = ..., session: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class SubmitSignalsRequest(_message.Message):
     __slots__ = ("signals",)
@@ -68,6 +70,30 @@ class Rejection(_message.Message):
     index: int
     reason: str
     def __init__(self, index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReportMetricRequest(_message.Message):
+    __slots__ = ("persona", "domain", "metric", "value", "adapter_id", "timestamp", "id")
+    PERSONA_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    persona: str
+    domain: str
+    metric: str
+    value: float
+    adapter_id: str
+    timestamp: int
+    id: str
+    def __init__(self, persona: _Optional[str] = ..., domain: _Optional[str] = ..., metric: _Optional[str] = ..., value: _Optional[float] = ..., adapter_id: _Optional[str] = ..., timestamp: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+
+class ReportMetricResponse(_message.Message):
+    __slots__ = ("duplicate",)
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    duplicate: bool
+    def __init__(self, duplicate: _Optional[bool] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -39,6 +39,11 @@ class LearningServiceStub:
                 request_serializer=genome_dot_v1_dot_learning__pb2.SubmitSignalsRequest.SerializeToString,
                 response_deserializer=genome_dot_v1_dot_learning__pb2.SubmitSignalsResponse.FromString,
                 _registered_method=True)
+        self.ReportMetric = channel.unary_unary(
+                '/genome.v1.LearningService/ReportMetric',
+                request_serializer=genome_dot_v1_dot_learning__pb2.ReportMetricRequest.SerializeToString,
+                response_deserializer=genome_dot_v1_dot_learning__pb2.ReportMetricResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/genome.v1.LearningService/GetStatus',
                 request_serializer=genome_dot_v1_dot_learning__pb2.GetStatusRequest.SerializeToString,
@@ -111,6 +116,13 @@ class LearningServiceServicer:
 
     def SubmitSignals(self, request_iterator, context):
         """One answer for each message, sent once its signals are on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportMetric(self, request, context):
+        """One value of a metric, on disk when it is answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +218,11 @@ def add_LearningServiceServicer_to_server(servicer, server):
                     request_deserializer=genome_dot_v1_dot_learning__pb2.SubmitSignalsRequest.FromString,
                     response_serializer=genome_dot_v1_dot_learning__pb2.SubmitSignalsResponse.SerializeToString,
             ),
+            'ReportMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportMetric,
+                    request_deserializer=genome_dot_v1_dot_learning__pb2.ReportMetricRequest.FromString,
+                    response_serializer=genome_dot_v1_dot_learning__pb2.ReportMetricResponse.SerializeToString,
+            ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
                     request_deserializer=genome_dot_v1_dot_learning__pb2.GetStatusRequest.FromString,
@@ -299,6 +316,33 @@ class LearningService:
             '/genome.v1.LearningService/SubmitSignals',
             genome_dot_v1_dot_learning__pb2.SubmitSignalsRequest.SerializeToString,
             genome_dot_v1_dot_learning__pb2.SubmitSignalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genome.v1.LearningService/ReportMetric',
+            genome_dot_v1_dot_learning__pb2.ReportMetricRequest.SerializeToString,
+            genome_dot_v1_dot_learning__pb2.ReportMetricResponse.FromString,
             options,
             channel_credentials,
             insecure,

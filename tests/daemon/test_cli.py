@@ -15,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from daemon import cli
-from genome import batches, config, files, intake, jobs, pending
+from genome import batches, config, files, intake, jobs, pending, registry
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
@@ -211,3 +211,27 @@ def test_prune_says_what_it_would_do_and_does_it(
     assert json.loads(genome("prune", "--json")[1])["acts"] == would
     assert not any(Path(act["path"]).exists() for act in would)
     assert genome("prune")[1] == "there is nothing to do\n" and genome("fsck")[0] == 0
+
+
+def test_history_says_who_when_why_and_by_which_numbers(
+    genome: Callable[..., Any], home: Home, signal: Any, drop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every act: a person is named with their machine, feedback as that; what was withdrawn needs force."""
+    whole = whole_home.make(home, signal, drop, monkeypatch)
+    home.config.write_text('base = "x"\n')
+    registry.withdraw(whole, "helper/git-v1.2", time.time(), "worse by 9 points", {"e_value": 120.5})
+    assert genome("adapter", "pin", "--persona", "helper", "--reason", "exam week")[0] == 0
+    assert genome("adapter", "pin", "--persona", "helper")[0] == 5
+    code, _, error = genome("adapter", "deploy", "helper/git-v1.2")
+    assert code == 5 and "worse by 9 points" in error and "--force" in error
+    assert genome("adapter", "deploy", "helper/git-v1.2", "--force")[0] == 0
+    assert genome("adapter", "unpin", "--persona", "helper")[0] == 0
+    assert genome("adapter", "rollback", "--persona", "helper", "--reason", "too wordy")[0] == 0
+    code, listed, _ = genome("adapter", "history", "--persona", "helper", "--json")
+    kinds = ["promote", "promote", "rollback", "pin", "deploy", "unpin", "rollback"]
+    records = json.loads(listed)
+    assert [record["kind"] for record in records] == kinds
+    assert [record["by"] for record in records[:3]] == ["gate", "gate", "feedback"]
+    assert all("@" in record["by"] for record in records[3:])
+    shown = " ".join(genome("adapter", "history", "--persona", "helper")[1].split())
+    assert "e_value 120.5" in shown and "exam week" in shown and "deploy, pinned" in shown and "too wordy" in shown

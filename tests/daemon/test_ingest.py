@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 def started(home: Home, config: Config = CONFIG) -> Ingest:
     buffer = Buffer(home, config.intake)
     buffer.load()
-    return Ingest(home, config, buffer, Announcer(), Alarm())
+    return Ingest(home, config, buffer, Announcer(), Alarm(), Alarm())
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])

@@ -7,6 +7,7 @@ import os
 import signal as signals
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 import anyio
 import grpc
 import pytest
+import whole_home
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from daemon import status
 from daemon.cli.serving import _print_status
-from genome import config, pending
+from genome import config, pending, registry
+from genome.feedback import Feedback, Standing
 from genome.layout import Home
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
@@ -244,3 +247,55 @@ def test_a_deep_home_still_gets_a_socket(tmp_path: Path) -> None:
     home = Home(tmp_path / ("deep" * 50))
     assert len(os.fsencode(home.daemon_socket)) < 104
     assert home.daemon_socket != home.worker_socket
+
+
+def test_a_metric_is_stored_when_it_is_answered(start: Callable[[], Daemon]) -> None:
+    """Each report counts, but one that is sent again; one that is none is refused with its reason."""
+    daemon = start()
+    said = {"persona": "helper", "domain": "git", "metric": "csat", "value": 0.5, "adapter_id": "helper/git-v1.0"}
+
+    def report(**changed: Any) -> bool:
+        request = pb.ReportMetricRequest(**{**said, **changed})
+        return bool(daemon.stub.ReportMetric(request, wait_for_ready=True, timeout=60).duplicate)
+
+    assert [report(), report(), report(id="a"), report(id="a")] == [False, False, False, True]
+    with pytest.raises(grpc.RpcError, match="finite number"):
+        report(value=float("nan"))
+    line = {"type": "metric", "persona_id": "helper", "domain": "git", "input": "csat", "value": 1.0}
+    assert daemon.submit(line, line).accepted == 2
+    found = Feedback(daemon.home, 30).by_version("helper", "git", "csat")
+    assert found == {"": Standing(2, 1.0), "helper/git-v1.0": Standing(3, 0.5)}
+
+
+def test_feedback_wakes_the_monitor(start: Callable[[], Daemon], home: Home, signal: Callable[..., Any]) -> None:
+    """What serves goes back as soon as signals show that it is worse, and whoever watches is told."""
+    now = time.time()
+    for number in range(2):
+        whole_home.turn(home, [signal(20 * number + each) for each in range(12)], True, now + number - 3600)
+    daemon = start()
+    events = daemon.events()
+    for kind, version, begun in (("positive", "helper/git-v1.0", 0), ("mistake", "helper/git-v1.1", 100)):
+        daemon.submit(*(
+            {"type": kind, "persona_id": "helper", "domain": "git", "input": f"q {begun + each}", "wrong_output": "w",
+             "adapter": pb.TrainingSignal.AnsweredBy(id=version)}
+            for each in range(60)
+        ))  # fmt: skip
+    facts = next(facts for name, facts in events if name == "rolled_back")
+    assert facts["adapter"] == "helper/git-v1.1" and facts["to"] == ["helper/git-v1.0"]
+
+
+def test_a_persona_is_pinned_through_the_door(start: Callable[[], Daemon], home: Home, signal: Any) -> None:
+    """The record says that it was asked for over gRPC; what was withdrawn is deployed with force alone."""
+    for number in range(2):
+        whole_home.turn(home, [signal(20 * number + each) for each in range(12)], True, time.time())
+    registry.withdraw(home, "helper/git-v1.1", time.time(), "worse")
+    stub = start().stub
+    pinned = stub.PinPersona(pb.PinPersonaRequest(persona="helper"), wait_for_ready=True, timeout=60).promotion
+    assert (pinned.kind, pinned.by, pinned.pinned) == ("pin", "grpc", True)
+    with pytest.raises(grpc.RpcError, match="withdrawn"):
+        stub.DeployAdapter(pb.DeployAdapterRequest(adapter_id="helper/git-v1.1"))
+    forced = stub.DeployAdapter(pb.DeployAdapterRequest(adapter_id="helper/git-v1.1", force=True)).promotion
+    assert list(forced.adapters) == ["helper/git-v1.1"] and forced.pinned
+    assert not stub.UnpinPersona(pb.UnpinPersonaRequest(persona="helper")).promotion.pinned
+    listed = stub.ListPromotions(pb.ListPromotionsRequest(persona="helper")).promotions
+    assert list(listed[2].quarantined) == ["helper/git-v1.1"] and listed[2].by == "feedback"

@@ -24,8 +24,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 Changes = AsyncIterator[watcher.Names]
 Watch = Callable[[Home], Changes]
 
-INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "gate"})
 JOBS = frozenset({"runner", "gate", "planner", "searcher"})
+INGEST, PLANNER, SERVED = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "monitor", "gate"})
 SECONDS = 20
 """Until a promise counts as broken."""
 
@@ -208,9 +208,9 @@ ACTS: list[tuple[Act, watcher.Names]] = [
     (training_paused, JOBS),
     (a_batch_queued, PLANNER),
     (a_batch_in_a_new_domain, PLANNER),
-    (a_promotion, DEPLOYER),
-    (the_first_promotion_of_a_persona, DEPLOYER),
     (an_alert_resolved_by_hand, frozenset({"alerts"})),
+    (a_promotion, SERVED),
+    (the_first_promotion_of_a_persona, SERVED),
     (what_wakes_nobody, frozenset()),
 ]
 
@@ -243,8 +243,8 @@ def test_each_change_wakes_whom_it_concerns(
     if act is an_append_to_a_file_kept_open:
         monkeypatch.setattr(watcher, "LOOK_MS", 20)  # polling may not see the second write of a second
     # Whose files the act does not touch shows that all of the act was seen.
-    mark = a_promotion if DEPLOYER.isdisjoint(wanted) else a_file_moved_into_the_inbox
-    marked = DEPLOYER if DEPLOYER.isdisjoint(wanted) else INGEST
+    mark = a_promotion if SERVED.isdisjoint(wanted) else a_file_moved_into_the_inbox
+    marked = SERVED if SERVED.isdisjoint(wanted) else INGEST
     acting, marking = act(home), mark(home)
     next(acting)
     next(marking)

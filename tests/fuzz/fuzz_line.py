@@ -31,6 +31,8 @@ SEEDS = [
     {"type": "mistake", "persona_id": "helper", "input": "q", "wrong_output": "w", "context": "c", "id": "i"},
     {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
     {"prompt": "q", "completion": "a", "label": False},
+    {"metric": "csat", "value": 0.5, "personaId": "helper", "timestamp": 5, "adapter": {"id": "x"}, "session": "s"},
+    {"type": "metric", "persona_id": "helper", "input": "csat", "value": 1},
     {"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"},
 ]  # fmt: skip
 """What mutation begins with."""

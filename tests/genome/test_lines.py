@@ -55,7 +55,7 @@ CONTEXT = st.one_of(
 )
 OF_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "id": TEXT,
-    "type": st.sampled_from(["mistake", "correction", "positive", "import", "wish", ""]),
+    "type": st.sampled_from(["mistake", "correction", "positive", "import", "metric", "wish", ""]),
     "persona_id": st.sampled_from(["helper", "inbox", "ledger", "shared", "a" * 64, "a" * 65, "../x", "", "Ü"]),
     "domain": st.sampled_from(["git", "inbox", "a.b-c_d", "..", "", "-x"]),
     "input": TEXT,
@@ -68,6 +68,8 @@ OF_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "weight": NUMBERS,
     "adapter": ADAPTER,
     "session": TEXT,
+    "value": NUMBERS,
+    "metric": TEXT,
     "messages": TURNS,
     "prompt": st.one_of(TEXT, TURNS),
     "completion": st.one_of(TEXT, TURNS),
@@ -87,9 +89,11 @@ def camel(name: str) -> str:
 def objects(draw: st.DrawFn) -> list[tuple[str, Any]]:
     """Keys and values of a line that is almost right in most ways: one good line, and some fields turned."""
     named = {"type": "correction", "persona_id": "helper", "domain": "git", "input": "q", "correct_output": "a"}
-    shape = draw(st.sampled_from(["plain", "messages", "prompt"]))
+    shape = draw(st.sampled_from(["plain", "messages", "prompt", "metric"]))
     if shape == "messages":
         named = {"messages": draw(TURNS)}
+    elif shape == "metric":
+        named = {"metric": draw(TEXT), "value": draw(NUMBERS)}
     elif shape == "prompt":
         given = draw(st.lists(st.sampled_from(["completion", "chosen", "rejected", "label"]), unique=True))
         named = {"prompt": "q", **{name: draw(OF_FIELD[name]) for name in given}}
@@ -160,6 +164,11 @@ def mutated(draw: st.DrawFn) -> bytes:
 @example(b'{"type":"correction","input":"q","correctOutput":"a","timestamp":' + b"9" * 5000 + b"}")
 @example(b'{"type":"correction","input":"q","correctOutput":"a","timestamp":' + b"9" * 4000 + b"}")
 @example(b'{"type":"correction","input":"q","correctOutput":"a","context":{"k":' + b"9" * 4000 + b"}}")
+@example(b'{"type":"correction","input":"q","correctOutput":"a","value":1e400}')
+@example(b'{"metric":"csat","value":1e400}')
+@example(b'{"metric":"csat","value":-0}')
+@example(b'{"metric":"csat","value":-0.0}')
+@example(b'{"metric":"csat","value":1,"timestamp":' + b"9" * 4000 + b"}")
 @example(b'{"type":"correction","input":"q","input":null,"correctOutput":"a"}')
 @example(b'\xef\xbb\xbf{"type":"correction","input":"q","correctOutput":"a"}')
 def test_damaged_bytes_read_alike_by_both(raw: bytes) -> None:

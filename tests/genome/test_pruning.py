@@ -52,6 +52,19 @@ def gone(facts: Facts, policy: Prune = TIGHT) -> set[str]:
     return {str(act.path) for act in pruning.decide(facts, policy, NOW)}
 
 
+def test_what_a_canarys_others_get_stays() -> None:
+    """It serves, though the newest record does not name it; so does where a rollback leads that passes one over."""
+    canary = promotion(3, 50, "helper/git-v1.2", builds_on=2, kind="canary").model_copy(update={"share": 0.1})
+    history = (promotion(1, 200, "helper/git-v1.0"), promotion(2, 100, "helper/git-v1.1", builds_on=1), canary)
+    facts = Facts(adapters=versions(5), promotions=(history,))
+    assert gone(facts) == {"helper/git-v1.0", "helper/git-v1.3"}
+    withdrawn = promotion(2, 100, "helper/git-v1.1", builds_on=1).model_copy(
+        update={"quarantined": ("helper/git-v1.1",)}
+    )
+    after = (history[0], withdrawn, promotion(3, 50, "helper/git-v1.2", builds_on=2))
+    assert gone(Facts(adapters=versions(5), promotions=(after,))) == {"helper/git-v1.1", "helper/git-v1.3"}
+
+
 def test_the_newest_versions_stay() -> None:
     """As many as the setting says; of each domain by itself, and ten comes after nine."""
     facts = Facts(adapters=(*versions(12), (AdapterId("helper", "soup", 1, 0), Path("soup"), 0.0)))

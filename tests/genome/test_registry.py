@@ -197,7 +197,7 @@ def test_two_canaries_are_never_under_way_at_once(home: Home, install: Install) 
 def test_what_is_withdrawn_goes_alone(home: Home, install: Install) -> None:
     """The domain's predecessor serves again; other domains stay, and going on back passes the withdrawn one over."""
     promoted(home, install, "helper/git-v1.0", "helper/git-v1.1", "helper/soup-v1.0")
-    made = registry.withdraw(home, "helper/git-v1.1", NOW, "worse by 9 points", {"wealth": 120.0})
+    made = registry.withdraw(home, "helper/git-v1.1", NOW, "worse by 9 points", {"e_value": 120.0})
     assert (made.kind, made.by, made.quarantined) == ("rollback", "feedback", ("helper/git-v1.1",))
     assert served(home) == ["helper/git-v1.0", "helper/soup-v1.0"]
     registry.roll_back(home, "helper", NOW, "soup too")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from genome.errors import InvalidInput
-from genome.signals import Defaults, parse
+from genome.signals import Defaults, from_object, parse
 
 DEFAULTS = Defaults(timestamp=5, persona="helper", domain="git")
 
@@ -125,3 +125,55 @@ def test_a_line_without_a_persona_says_what_to_do() -> None:
     """A line that belongs to nobody is refused with three ways out."""
     with pytest.raises(InvalidInput, match="no personaId"):
         parse(b'{"type":"correction","input":"q","correctOutput":"a"}', Defaults(timestamp=5))
+
+
+def test_a_metric_is_a_signal_that_never_teaches() -> None:
+    """Its name is the input, its value a finite number; a later or other value is another sample."""
+    line = {
+        "metric": "csat",
+        "value": 0.8,
+        "personaId": "helper",
+        "domain": "git",
+        "adapter": {"id": "helper/git-v1.0"},
+    }
+    first = from_object(line, Defaults(5))
+    assert (first.type, first.input, first.value, first.teaches) == ("metric", "csat", 0.8, False)
+    others = [
+        from_object(line | changed, Defaults(5)).id
+        for changed in ({}, {"timestamp": 6}, {"value": 0.7}, {"adapter": {"id": "helper/git-v1.1"}}, {"session": "s"})
+    ]
+    assert others[0] == first.id and len(set(others)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"value": None}, "needs a value"),
+        ({"value": "much"}, "value: Input should be a valid number"),
+        ({"value": float("inf")}, "value: Input should be a finite number"),
+        ({"correctOutput": "a"}, "no outputs"),
+    ],
+)
+def test_a_metric_that_is_none_is_refused(changed: dict[str, Any], why: str) -> None:
+    """With the reason, as any other line."""
+    with pytest.raises(InvalidInput, match=why):
+        from_object({"metric": "csat", "value": 0.8, "personaId": "helper", "domain": "git"} | changed, Defaults(5))
+
+
+def test_the_same_words_about_two_versions_are_two_signals(correction: Callable[..., dict[str, Any]]) -> None:
+    """A correction that names the adapter it is about, or a session, counts for each; without it is one as ever."""
+    plain = from_object(correction(1), Defaults(5)).id
+    assert from_object(correction(1, session="a"), Defaults(6)).id == plain
+    named = [
+        from_object(correction(1, adapter={"id": name}, session=session), Defaults(5)).id
+        for name in ("helper/git-v1.0", "helper/git-v1.1")
+        for session in ("a", "b")
+    ]
+    assert len({plain, *named}) == 5
+
+
+def test_a_metric_without_a_time_is_told_apart_by_its_place() -> None:
+    """Equal values in one file are samples of their own; the same place read again later is not another one."""
+    line = {"metric": "solved", "value": 1, "personaId": "helper", "domain": "git"}
+    ids = [from_object(line, Defaults(now, place=place)).id for now in (5, 6) for place in ("f 0", "f 70")]
+    assert ids[0] == ids[2] != ids[1] == ids[3]

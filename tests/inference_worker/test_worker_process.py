@@ -97,6 +97,35 @@ def test_a_worker_serves_what_was_promoted_and_stops_cleanly(short: Path, base_p
         assert process.wait(20) == 0
 
 
+def test_a_worker_that_starts_amid_a_canary_keeps_sessions_together(
+    short: Path, base_path: Path, foundry: Foundry
+) -> None:
+    """It reads share and others from the records; a session gets one version every time, and the share about holds."""
+    home, old, new = Home(short / "h"), "ann/code-v1.0", "ann/code-v1.1"
+    digests = {}
+    for seed, adapter_id in enumerate((old, new), 11):
+        shutil.copytree(foundry("one", seed=seed), home.adapter(adapter_id))
+        digests[adapter_id] = lora.digests(home.adapter(adapter_id) / "adapter_model.safetensors").sha256
+    promote(home, "ann", old, digests[old])
+    Promotion(
+        number=2, persona="ann", kind="canary", stack=(StackEntry(adapter=new, digest=digests[new]),), builds_on=1,
+        reason="a test", share=0.3, created=0,
+    ).write(home.promotions("ann") / "000002.json")  # fmt: skip
+    with started(home, base_path, short), grpc.insecure_channel(f"unix:{home.worker_socket}") as channel:
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+
+        def answered(session: str) -> str:
+            request = pb.GenerateRequest(
+                text="hi", route="ann/code", session=session, sampling=pb.Sampling(max_tokens=1)
+            )
+            *_, last = stub.Generate(request)
+            return str(last.served.adapters[0].id)
+
+        first = {f"session {number}": answered(f"session {number}") for number in range(60)}
+        assert {session: answered(session) for session in first} == first
+        assert set(first.values()) == {old, new} and 8 <= list(first.values()).count(new) <= 30
+
+
 def test_a_worker_serves_with_mlx(short: Path, base_path: Path, foundry: Foundry, torch_engine: Engine) -> None:
     """`engine = "mlx"` is all it takes: the promoted adapter answers over gRPC as it does with torch."""
     pytest.importorskip("mlx_lm", reason="mlx-lm is not installed: pip install 'genome[mlx]'")

@@ -19,6 +19,7 @@ from genome.layout import Home
 from genome.trigger_facts import Samples, no_samples
 from genome.trigger_settings import QualityDrop, Scheduled, Triggers
 from genome.triggers import Plan
+from genome.verdicts import Newest
 
 WIDTHS = ("default", "everybody", "persona", "domain")
 """Where a setting may come from, widest first."""
@@ -30,6 +31,8 @@ def plan(
     """What the planner would find now. ``place``: persona and domain."""
     settings = config.triggers_for(*place)
     facts = trigger_facts.gather(home, settings, pending.count(home, *place), samples, now)
+    with files.locked(home.lock):  # the gate moves what has ended
+        facts = replace(facts, wanted=orders.wanted(config, Newest(home).of(*place)))
     if not files.is_held(home.daemon_lock):
         facts = replace(facts, watched_since=now)  # what passed was missed, also if the daemon starts at once
     return triggers.look(settings, facts, now), facts.pending

@@ -14,6 +14,7 @@ from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.jobs import Example, Job
 from genome.layout import Home
+from genome.quality import Verdict
 from genome.signals import Signal
 
 
@@ -25,6 +26,13 @@ def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> 
     questions = gate.bar().questions(spread or quality.TYPICAL_SPREAD)
     policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
+
+
+def wanted(config: Config, last: Verdict | None) -> int:
+    """Examples that must wait before a domain is tried again, by its newest verdict: 0 unless that could not tell."""
+    if last is None or last.promote or not last.undecided:
+        return 0
+    return math.ceil(last.needed / config.gate.held_out_fraction)
 
 
 def fewest(config: Config) -> int:

@@ -22,6 +22,7 @@ from genome.layout import Home
 from genome.pending import Pending, Tally
 from genome.trigger_facts import Samples
 from genome.triggers import Plan
+from genome.verdicts import Newest
 
 Rebuild = Callable[[str, str, str], object]
 """(persona, domain, reason): has a domain trained anew from its archive. Raises GenomeError where it cannot."""
@@ -46,13 +47,14 @@ class Planner:
     """By persona/domain: what waited when nothing came of what was due, and why. Nothing is sealed until more waits."""
     news: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What is to be told: found in a thread, and watchers are served by the event loop."""
+    verdicts: Newest = field(init=False)
     watched_since: float = field(init=False)
     """A scheduled run before it was missed."""
 
     name = "planner"
 
     def __post_init__(self) -> None:
-        self.watched_since = self.clock()
+        self.verdicts, self.watched_since = Newest(self.home), self.clock()
 
     async def step(self) -> float | None:
         """Forms what is due and orders the jobs that may run. Returns when time alone could make something due."""
@@ -92,7 +94,10 @@ class Planner:
         settings, now = self.config.triggers_for(persona, domain), self.clock()
         pending = self.tally.pending(self.home, persona, domain)
         facts = trigger_facts.gather(self.home, settings, pending, self.samples, now)
-        plan = triggers.look(settings, replace(facts, watched_since=self.watched_since), now)
+        with files.locked(self.home.lock):  # the gate moves what has ended
+            last = self.verdicts.of(persona, domain)
+        facts = replace(facts, watched_since=self.watched_since, wanted=orders.wanted(self.config, last))
+        plan = triggers.look(settings, facts, now)
         if plan.memory != facts.memory:
             trigger_facts.remember(self.home, persona, domain, plan.memory)
         if (turn := plan.turn) is not None:

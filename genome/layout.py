@@ -121,10 +121,6 @@ class Home:
         """Batches the gate refused for good."""
         return self.buffer / persona / domain / "set-aside"
 
-    def triggers(self, persona: str, domain: str) -> Path:
-        """What the triggers of a domain remember."""
-        return self.buffer / persona / domain / "triggers.json"
-
     def search(self, persona: str, domain: str, batch: str) -> Path:
         """While it lies in a refused batch, what breaks the gate is searched for."""
         return self.set_aside(persona, domain) / batch / "search.json"
@@ -132,6 +128,10 @@ class Home:
     def poison(self, persona: str, domain: str, batch: str) -> Path:
         """What a search found."""
         return self.set_aside(persona, domain) / batch / "poison.json"
+
+    def triggers(self, persona: str, domain: str) -> Path:
+        """What the triggers of a domain remember."""
+        return self.buffer / persona / domain / "triggers.json"
 
     def domains(self) -> list[tuple[str, str]]:
         """(persona, domain) of every buffer there is."""

@@ -43,6 +43,8 @@ class Facts:
     """When the domain's newest batch was formed, in seconds since 1970."""
     refused: float | None = None
     """When a batch of it was last set aside."""
+    wanted: int = 0
+    """Examples that must wait before anything starts: with fewer the gate could not tell, the last time."""
     watched_since: float = -math.inf
     """Since when somebody has been looking. A scheduled run before it was missed."""
 

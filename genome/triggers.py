@@ -56,8 +56,10 @@ class Plan:
     """What is to be remembered before anything is done."""
     after: TriggerMemory
     """What is to be remembered once the decision was acted on, or came to nothing."""
+    short: bool = False
+    """What is due waits for more signals …"""
     held_until: float | None = None
-    """What is due waits until then …"""
+    """… or until then …"""
     held_by: str = ""
     """… for this."""
     turn: Turn | None = None
@@ -66,7 +68,7 @@ class Plan:
     @property
     def start(self) -> bool:
         """Whether training is to start now."""
-        return self.decision.due and self.held_until is None
+        return self.decision.due and self.held_until is None and not self.short
 
     @property
     def reason(self) -> str:
@@ -144,13 +146,17 @@ def look(triggers: Triggers, facts: Facts, now: float) -> Plan:
     if decision is None:
         decision = Decision(False, "; ".join(each.reason for each in said) or "no trigger is set")
     done = _answered(triggers.scheduled, facts, now)
+    short = decision.due and not decision.rebuild and facts.pending.examples < facts.wanted
     held_until, held_by = held(triggers, facts, now) if decision.due else (None, "")
+    if short:
+        few = f"the last batch was too small to judge; {facts.pending.examples} of {facts.wanted} examples are there"
+        held_by = f"{few}, and {held_by}" if held_by else few
     looks = [each.look_again for each in said if each.look_again is not None]
     if held_until is not None:
         looks.append(held_until)
     idle = not any(each.due for each in said if each.trigger == "scheduled")
-    return Plan(decision, said, done if idle else facts.memory, done, held_until, held_by, turn,
-                min(looks, default=None))  # fmt: skip
+    return Plan(decision, said, done if idle else facts.memory, done, short, held_until, held_by,
+                turn, min(looks, default=None))  # fmt: skip
 
 
 def held(triggers: Triggers, facts: Facts, now: float) -> tuple[float | None, str]:

@@ -24,7 +24,8 @@ def to_the_end_of_training(home: Home, job: str, rest: Rest = time.sleep) -> Non
 
 
 def to_the_verdict(home: Home, job: str, rest: Rest = time.sleep) -> dict[str, Any]:
-    """The summary of the job once its verdict was carried out: promoted or refused. The daemon may not know it yet.
+    """The summary of the job once its verdict was carried out: promoted or refused. The daemon may not know it yet. One
+    that was refused and is tried again with other settings is followed to its last attempt.
 
     Raises Conflict if its training failed for good, Busy if it is held or training is paused: then nobody would come.
     """
@@ -40,6 +41,8 @@ def to_the_verdict(home: Home, job: str, rest: Rest = time.sleep) -> dict[str, A
     assert found is not None
     if found["state"] == "failed":
         raise Conflict(f"{job} failed: {found['reason']}", f"genome training start --job {job} tries again")
+    if found["state"] == "refused" and (home.queued(found["persona"], found["domain"]) / found["batch"]).exists():
+        return to_the_verdict(home, jobs.job_id(found["batch"], jobs.refused(home, found["batch"]) + 1), rest)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.cli import following
-from genome import config, files, jobs
+from genome import batches, config, files, jobs
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import Busy, Conflict
@@ -23,8 +23,8 @@ JOB = "job-2025-11-20-001"
 NOBODY = "nothing more was to happen"
 
 
-def order(home: Home) -> JobDirectory:
-    job = Job(id=JOB, persona="helper", domain="git", batch="batch-2025-11-20-001", trainer="fake", base="base",
+def order(home: Home, name: str = JOB) -> JobDirectory:
+    job = Job(id=name, persona="helper", domain="git", batch="batch-2025-11-20-001", trainer="fake", base="base",
               base_fingerprint="f" * 64, settings=TrainingSettings(), created=0)  # fmt: skip
     return jobs.create(home, job, iter([]))
 
@@ -63,6 +63,23 @@ def test_it_waits_for_the_verdict_to_be_carried_out(
     assert capsys.readouterr().out == ""
 
 
+def test_a_refused_batch_is_followed_to_its_last_attempt(home: Home) -> None:
+    """While its batch is queued it is tried again: that job's verdict is the one that is waited for."""
+    first, second = (JobDirectory(home.active_jobs / name) for name in (JOB, f"{JOB}.2"))
+    queued = home.queued("helper", "git") / "batch-2025-11-20-001"
+
+    def tried(here: JobDirectory, promote: bool) -> None:
+        Result(adapter="helper/git-v1.0").write(here.result_file)
+        judged(here, promote)
+        jobs.complete(home, here)
+
+    queued.mkdir(parents=True)
+    found = following.to_the_verdict(home, JOB, in_turn(
+        lambda: order(home), lambda: tried(first, False), lambda: order(home, second.id), lambda: tried(second, True),
+    ))  # fmt: skip
+    assert found is not None and (found["job"], found["state"]) == (second.id, "promoted")
+
+
 def test_a_failed_training_is_a_conflict(home: Home) -> None:
     """With the reason, and what to try."""
     here = order(home)
@@ -99,6 +116,7 @@ def test_the_exit_code_says_how_it_ended(
         job.path.rename(named.path)
         Result(adapter="helper/git-v1.0").write(named.result_file)
         judged(named, promote)
+        batches.set_aside(home, batches.find(home, batch), "worse")
         jobs.complete(home, named)
 
     monkeypatch.setattr(following, "to_the_verdict", partial(following.to_the_verdict, rest=ends))

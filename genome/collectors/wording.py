@@ -1,0 +1,318 @@
+"""How people say that an answer was wrong, what is right, or that it was good: tables of patterns, and nothing else.
+
+`genome.collectors.turns` reads them. All are matched without regard to case, from the beginning of a turn or a clause.
+Words may be written as in text messages. What costs precision is left out: a wrong lesson is worse than a missed one.
+"""
+
+from __future__ import annotations
+
+import re
+from re import Pattern
+
+
+def _any(*patterns: str) -> str:
+    return "(?:" + "|".join(patterns) + ")"
+
+
+def _compiled(*patterns: str) -> tuple[Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.IGNORECASE | re.DOTALL) for pattern in patterns)
+
+
+WRONG = _any(
+    r"(?:so |absolutely |utterly |totally |completely |plain |just |simply |all |very )*"
+    r"(?:wr?o?ng|rong|incorrect|inaccurate|untrue|false|mistaken|erroneous|rubbish|nonsense|bullshit|garbage|"
+    r"useless)\b(?! (?:to|for|if|when|of|with)\b)",
+    r"(?:so )?not (?:quite |at all |really |even |actually |strictly |entirely )*(?:right|rite|correct|true|"
+    r"accurate)\b(?! (?:to|for|if|when|of)\b)",
+    r"(?:an? )?(?:error|mistake)\b",
+)
+IS = r"(?:'?s| is| was| are| r|'re| were)"
+IS_NOT = (
+    r"(?:(?: is| was| are| does| do| did| has| have| wo| ca| could)(?:n'?t| not)| won'?t| can'?t| ain'?t| don'?t|"
+    r"'s not)"
+)
+THAT = r"(?:that|tht|dat|this|it|these|those|which)"
+PART = (
+    r"(?:answer|reply|response|output|result|code|calculation|formula|translation|total|tally|link|citation|quote|"
+    r"quotation|source|reference|command|script|function|step|line|paragraph|sentence|number|figure|date|derivation|"
+    r"example|explanation|part|one|solution|query|regex|url|spelling|summary|tone|version|draft|clause)s?"
+)
+"""What an answer is made of."""
+ANSWER = (
+    rf"(?:{THAT}|(?:the|your|ur|dat|that|this)(?: same| first| second| third| last|"
+    rf" next)?(?: \w+)?? {PART}(?: (?:you|u) \w+(?: \w+)?| of (?:this|that|your) \w+)?|"
+    r"(?:this|that|your|ur) (?:letter|email|poem|recipe|list|table|plan|info(?:rmation)?|advice|instructions|story|"
+    r"title|text|picture|chart|joke))"
+)
+"""The answer, or a part of it, as a subject."""
+NO = r"no+(?:[\s,]+no+)+|no+(?:pe?)?|na+h*|naw"
+
+FILLER = re.compile(
+    _any(
+        r"h+m+|u+h+m?|um+|erm*|oh+|ah+|eh+|huh|well|lol|lmao|ha(?:ha)*|ugh+|crikey|what\?",
+        r"oops|wait(?: a (?:minute|second|sec))?|hang on|hold on|ok(?:ay)?|yeah|right|look|listen|so|and|but|"
+        r"though|again",
+        r"sorry(?: to (?:be a pain|nitpick|bother you|say)(?: again)?)?|apologies|excuse me|pardon(?: me)?|"
+        r"forgive me",
+        r"sir|ma'?am|madam|dude|bro|bruh|m8|mate|man|love|pal|yaar|dear|seriously|really",
+        r"come on|thanks|thank you|thx|ty|unfortunately|regrettably|honestly",
+        r"(?:i'?m )?pretty sure|i regret to say(?: that)?|i'?m (?:really |so )?(?:afraid|sorry)(?: that)?(?: but)?|"
+        r"i am afraid(?: that)?|it (?:seems|appears|looks like)(?: that)?",
+        r"i (?:really )?(?:think|believe|guess|suspect|thought)(?: that)?|imo|please note(?: that)?|"
+        r"kindly note(?: that)?|note that",
+        r"i don'?t (?:want|mean) to (?:nitpick|be (?:rude|difficult|picky))|i (?:could|may|might) be (?:wrong|"
+        r"mistaken)",
+        r"maybe i'?m (?:wrong|mistaken)|correct me if i'?m wrong|perhaps i'?m missing something|"
+        r"it might just be me|to be (?:honest|fair|precise)|good (?:try|start|effort)|nice try|thanks for trying",
+    )
+    + r"(?:[\s,.!?:;-]+|$)",
+    re.IGNORECASE,
+)
+"""What may stand before the matter."""
+
+ASIDE = _compiled(
+    r"no+,? (?:worr|prob|bother|issue|rush|hurry|need|thank|thx|ty\b|idea|clue|doubt|offen[cs]e|more\b|matter|"
+    r"biggie|stress)",
+    r"(?:no+[\s,]+)+(?:that'?s (?:all|it|fine|ok|enough|good)|that (?:will|would) be all|it'?s (?:fine|ok|good|"
+    r"alright|all right)"
+    r"|it is (?:fine|ok)|i'?m (?:good|fine|ok|all set|done)|leave it|forget it|please don'?t|don'?t\b|wait\b|"
+    r"just\b|but\b|let'?s)",
+    r"(?:actually,? )?i (?:meant|ment|mean|wanted) to\b",
+    r"wrong (?:chat|window|number|tab|person|button|thread|file|conversation|channel)",
+    r"i (?:was|am|'m) wrong\b|i'?m wrong\b|my (?:bad|mistake|fault)\b|(?:sorry,? )?typo|soz typo",
+    r"please (?:disregard|ignore)|(?:please |kindly )?correct (?:the following|my|this|these|the errors)",
+    r"actually,? (?:can|could|would|will|may|i|i'?m|i'?d|we|let'?s|please|hold|while|if|do|make|give|never ?mind|"
+    r"before)\b(?! (?:meant|said|asked|am asking))",
+    r"actually,? (?:that|this|it)(?:'s| is| was| sounds| looks) (?:pretty |really |quite |very |so |a |not )*"
+    r"(?:great|good|fine|nice|perfect|interesting|cool|awesome|better|ok|okay|helpful|funny|amazing|bad|right|"
+    r"correct|lovely|brilliant)",
+    r"wrong\W+that'?s what|wrong answers only",
+    r"(?:not to worry|not bad|never ?mind|nvm|you'?re welcome)",
+)
+"""Turns that begin like a correction and are none: matched after the fillers, before anything else."""
+
+BARE_NO = re.compile(
+    rf"(?:{NO})(?=[\s]*[,.!;:-]|\s+(?:it|its|it's|that|that's|thats|the|this|bro|m8|sir|love|mate|i (?:said|sed|"
+    rf"meant|ment|asked|told))\b|$)[\s,.!;:-]*",
+    re.IGNORECASE,
+)
+"""A no by itself. After a question of the assistant it is an answer, not a denial."""
+
+HINTED = re.compile(
+    r"(?:how many (?:more )?times|for the (?:last|umpteenth|hundredth) time|are you (?:kidding|serious|blind|"
+    r"stupid|deaf)(?: me)?|with (?:all due )?respect|again)[\s,.!?:-]+|"
+    r"(?:sorry|thanks|thank you|apologies)[^.?!]{0,25}?,? (?:but|though) i (?:really )?(?:think|believe)(?: that)? ",
+    re.IGNORECASE,
+)
+"""A denial that is not said. Only a statement behind it counts."""
+
+DENIAL = _compiled(
+    rf"(?:{ANSWER})(?:{IS})?(?: still| also| simply| just)? {WRONG}(?: again| too| sir)?",
+    rf"(?:{ANSWER}){IS_NOT} (?:quite |at all |really |even |actually |entirely |be )*(?:right|rite|correct|true|"
+    rf"accurate)\b(?: at all)?",
+    rf"is not (?:quite |at all )?(?:right|correct)\b|{WRONG}(?:[\s,]+{WRONG})*(?: again| answer|"
+    rf" sir)?(?=\s*[,.!;:-]|$)",
+    r"(?:you|u|you've|you have|ya)(?: \w+)? (?:got (?:it|that|this) (?:all )?(?:wr?o?ng|rong)|(?:mis)(?:quoted|"
+    r"understood|read|spelled|spelt|heard|stated)(?: \w+){0,3})",
+    r"(?:you|u|you've|you have)(?: may have| might have| appear to have| seem to have)? ?(?:mixed|confused|muddled|"
+    r"swapped)(?: up)?(?: (?:it|them|those|these|the two|two things|things))?(?: up)?",
+    r"(?:you|u) (?:are|r|were)(?: telling| saying)?(?: totally| completely)? (?:wr?o?ng|incorrect|mistaken)\b|"
+    r"(?:you're|ur|your)(?: totally| just)? (?:wr?o?ng|incorrect|mistaken|useless)\b",
+    r"(?:you|you've|you have) (?:made a mistake|given (?:the |a )?wrong \w+)|you(?:'re| are) off by \w+(?: \w+)?",
+    r"(?:to correct (?:your \w+|you)|i must correct you|let me correct (?:you|that))|(?:so )?close(?=[,.!])|"
+    r"not quite|almost(?=[,.!])|not like that",
+    r"(?:bullshit|rubbish|nonsense|codswallop|garbage|bollocks)\b(?: again| mate)?",
+)
+"""That the answer is wrong. What follows may say what is right."""
+
+_AROUND = r"(?:actually |really |in fact |just |probably |supposed to be |definitely )*"
+_NAMED = r"(?:(?:called|named|spelled|spelt|spelt as|pronounced|written|known as)(?: as)? )?"
+_RIGHT = r"(?P<right>\S(?:.*?\S)?)"
+_NOT = r"(?:,? (?:and )?(?:not|rather than|instead of)(?: in| on| the| a| an)* (?P<instead>(?:[^,;!?]|,(?=\d))+?))"
+_END = r"(?:\s*(?:(?<!\b[DM]r)(?<!\bMrs)(?<!\bMs)(?<!\bSt)[.!?;]+(?=\s|$)|$|\n| - ))"
+_TOPIC = r"(?:in \w+ )?(?:the|da|teh|my|his|her|its|their)(?: (?!(?:is|was|are|not|should|i|you)\b)[\w'/-]+){1,6}?"
+_BE = (
+    r"(?:'?s|'re| is| was| are| were| should be| shld be| must be| has to be| needs to be| ought to be| should say|"
+    r" should read| might be| reads:?| be)"
+)
+
+TAG = re.compile(
+    r"[\s,-]*(?:\bif i'?m not mistaken|\bto be honest|\bhow many times do i (?:have|need) to (?:say|tell).*|"
+    r"\bi (?:think|believe|reckon)"
+    r"|\b(?:actually|btw|lol|smh|though|tho|mate|sir|yaar|bro|please|only))(?=\s*[.!?,]*$)",
+    re.IGNORECASE,
+)
+"""What may stand behind the matter."""
+
+STATED = _compiled(
+    rf"(?:the |da )?(?:correct|right|actual|proper|good|real|exact)(?: \w+){{0,2}}?(?:{_BE}|:) (?::|"
+    rf",)?{_NAMED}{_RIGHT}{_NOT}?{_END}",
+    rf"(?:it|its|it's|that|these)(?:{_BE})?(?<=s|e|d|y|:) {_AROUND}{_NAMED}{_RIGHT}{_NOT}{_END}",
+    rf"(?:it|that){_BE} {_AROUND}{_NAMED}{_RIGHT}{_END}",
+    rf"its {_AROUND}{_NAMED}{_RIGHT}{_END}",
+    rf"it reads:? {_RIGHT}{_END}",
+    rf"(?:should|shld|must|ought to|has to|needs to) (?:be|say|read) {_RIGHT}{_NOT}?{_END}",
+    rf"(?:is|was|should)n'?t (?:it|that|this|{_TOPIC}) (?:be )?{_RIGHT}\?+",
+    rf"(?:(?:you|u|we) (?:say|write|need|want)|use|say|write) {_RIGHT}{_NOT}?{_END}",
+    rf"(?:try|run|type|do) (?P<right>`[^`]+`){_END}",
+    rf"{_TOPIC}(?:'s| is| was) (?:called|named|spelled|spelt|pronounced) {_RIGHT}{_END}",
+    rf"{_TOPIC}{_BE} {_AROUND}{_NAMED}{_RIGHT}{_NOT}{_END}",
+)
+"""After a denial: what is right, and what it stands in place of. The first that matches counts."""
+
+UNPROMPTED = _compiled(
+    rf"(?:it's|its|it is|that's|it should be|it must be) not [\"'`]?(?P<instead>[^,;!?]+?)[\"'`]?(?:,| but|"
+    rf";)? (?:it's|its|it is|it was|but|that's) {_RIGHT}{_END}",
+    rf"not [\"'`]?(?P<instead>[^\s,;!?]+)[\"'`]?, {_RIGHT}{_END}",
+    rf"(?:it's|its|it is|it was|it should be|it must be|it should say|it should read|that should be|"
+    rf"should be) {_AROUND}{_NAMED}{_RIGHT}{_NOT}{_END}",
+    r"[^.?!]{0,60}?\bshould (?:be|say|read) (?P<right>\"[^\"]+\"|`[^`]+`)[.!]*$",
+    rf"{_TOPIC}{_BE} {_AROUND}{_NAMED}{_RIGHT}, not (?:in |on |the |a )*(?P<instead>(?:[^,;!?]|,(?=\d))+?){_END}",
+    r"\*(?P<right>[\w'-]+(?: [\w'-]+)?)$",
+    rf"(?:it |that |this )?(?:should|shld) (?:be|say|read) {_RIGHT}{_END}",
+    rf"(?:is|was|should)n'?t (?:it|that|this|{_TOPIC}) (?:be )?(?P<right>[\w\d`'\"<>=!.$€£ °%-]+?)\?+$",
+    rf"(?:it|that) might be {_RIGHT} rather than (?:the )?(?P<instead>(?:[^,;!?]|,(?=\d))+?){_END}",
+    rf"{_TOPIC} (?:is|was|are) {_NAMED}{_RIGHT}, actually[.!]*$",
+    r"(?P<right>`[^`]+`|\"[^\"]+\"), not (?P<instead>`[^`]+`|\"[^\"]+\")[.!]*$",
+    r"(?P<right>[\w.,:%$€£°/-]+(?: [\w.:%/-]+){0,3}), not (?P<instead>[\w.:%$€£°/-]+(?: [\w.:%/-]+){0,3})[.!]*$",
+)
+"""A right answer said without a denial: only in forms that say nothing else."""
+
+ALONE = _compiled(
+    rf"(?:the |da )(?:correct|right)(?: \w+)?(?: is| was| should be) {_NAMED}{_RIGHT}{_NOT}?{_END}",
+    rf"actually,? (?:it's|its|it is|it was|they're|that's|that is) {_AROUND}{_NAMED}{_RIGHT}{_NOT}?{_END}",
+    rf"actua?l?ly,? its {_AROUND}{_RIGHT}{_NOT}?{_END}",
+    rf"(?:it's|its|it is|it was) actually {_NAMED}{_RIGHT}{_NOT}?{_END}",
+    r"actually,? (?P<right>(?!i\b|you\b|we\b|can\b|my\b)(?:[\w'-]+ ){1,4}?(?:is|was|are|were) [^,?]+?)[.!]*$",
+    r"actually,? (?P<right>(?:the|his|her) [\w'-]+(?:'s| is| was)(?: by| on| in| from)? [^,?]+?)[.!]*$",
+)
+"""*Actually* and its like with a plain statement: a correction where nothing is asked beside it."""
+
+VERB = re.compile(
+    r"\b(?:is|was|are|were|goes|go|comes?|came|covers?|starts?|started|begins?|began|ends?|ended|happened|opened|"
+    r"closed|"
+    r"means?|meant|won|wrote|lives?|died|founded|signed|invented|takes?|costs?|uses?|contains?|belongs?|runs?|has|"
+    r"leaves?|need|have to)\b|'s\b",
+    re.IGNORECASE,
+)
+"""Without one, what follows a denial is no statement."""
+NO_STATEMENT = re.compile(
+    r"(?:it|its|it's|that|this|thats|there|i|i'm|i've|my|me|you|u|your|ur|he|she|they|let|please|pls|kindly|try|"
+    r"check|look|do|"
+    r"don'?t|fix|redo|rewrite|give|make|read|stop|go|think|see|can|could|would|will|what|why|how|who|where|when|"
+    r"which|are|is|"
+    r"did|does|and|but|so|again|still|same|not|no|in|on|at|for|with|to|shorter|longer|more|less|ok|just|as|if|wait|"
+    r"before|"
+    r"(?:the |your )(?:first |second |third |last |next |same |whole |other )?(?:answer|reply|response|output|"
+    r"result|code|link|command|"
+    r"script|function|step|line|query|solution|test|tests|program|page|file|error|screen|build|app|site|one|rest|"
+    r"problem))\b",
+    re.IGNORECASE,
+)
+"""Beginnings of what follows a denial and does not say what is right: complaints, requests, news of one's own."""
+NO_ANSWER = re.compile(
+    r"(?:not\b|no\b|still\b|too\b|so\b|very\b|empty|missing|broken|undefined|blank|the same|gone|great|good|fine|"
+    r"nice|perfect|"
+    r"interesting|cool|awesome|better|ok\b|okay|pretty|what\b|why\b|how\b|where\b|when\b|because|giving|getting|"
+    r"doing|"
+    r"saying|(?:for|4) (?:my|me|a|the)\b|my\b|your\b|me\b|all\b|just\b|really\b|failing|working|done|due\b|wrong|"
+    r"incorrect|like\b|"
+    r"more\b|less\b|shorter|longer|formal|due\b|hard\b|easy\b|nonsense|useless|weird|strange|confusing|annoying|"
+    r"a lie|"
+    r"supposed|possible|clear|raining|late\b|ready|safe\b|bad\b|an? (?:error|mistake|lie|shame|problem|list|"
+    r"different|bit))",
+    re.IGNORECASE,
+)
+"""Beginnings of what stands where an answer would, and is none."""
+
+RESTATED = _compiled(
+    r"(?:actually,? )?(?:i|im) ?(?:meant|ment|mean|said|sed)(?: the| to say)? (?!to\b|it\b|thank|you\b|that i\b)",
+    r"(?:actually,? )?i(?:'m| am| was)? (?:asked|asking|askin|told|requested)(?: you)?(?: 4| for| about| to|"
+    r" not to)\b",
+    r"(?:i (?:probably )?(?:wasn'?t clear|should have been (?:clearer|more (?:clear|precise))))",
+    r"i wanted to say\b",
+    r"i told (?:you|u)\b|(?:y|why) (?:r|are|do|did) (?:u|you) (?:giving|give|keep|lying|using|change|ignore)",
+)
+"""Who says again what was asked. The answer missed it, and what is right is not said."""
+
+MISTAKEN = _compiled(
+    rf"(?:{ANSWER})(?: \w+ly| still| just| also)?{IS_NOT} (?:\w+ly |even |seem to |quite |at all |gonna |going to |"
+    rf"take |account for )*"
+    r"(?:work|wrk|compile|run|help|answer|address|make sense|add(?:s)? up|match|look right|function|exist|cover|"
+    r"include|account|"
+    r"support|solve|fix|what|wat|how|right|correct|be right|a real|a thing|depreciation)",
+    rf"(?:{ANSWER})(?:{IS})? (?:still )?not (?:quite |even |at all |gonna |really |exactly )*(?:work|wrk|compil|"
+    rf"help|what|wat|how|right|correct|a real|the \w+|function|match|it$|.{{0,20}}terminology)",
+    rf"(?:{ANSWER}|the code)(?:{IS})? (?:ded|dead|broken|useless|garbage|nonsense|way off|(?:an? |complete |"
+    rf"load of |old )*(?:nonsense|rubbish|garbage|tosh|lie)|completely useless|giving wrong|coming again)",
+    r"(?:not|nt) (?:wat|what) i\b|(?:that|tht|dat) ain'?t (?:it|right)",
+    r"(?:it |this |that |the code )?(?:does|do|did|is|has|have)(?:n'?t| not) (?:work|wrk|wrking|working|compile|"
+    r"run|help|function|worked)\b",
+    r"(?:it'?s? |this |that )?(?:still |nope )*not (?:working|wrking|compiling|helpful|correct|right)\b",
+    r"(?:it's |its |it is |nope,? )?still (?:broken|wrong|not|doesn'?t|getting|the same|failing|incorrect)",
+    r"(?:the |ur |your )?(?:same )?(?:error|mistake) (?:again|is coming)|same (?:error|problem|issue|mistake|thing|"
+    r"result|answer|nonsense)\b|missing [\w ]{1,30}[.!]*$|doesn'?t (?:help|work)",
+    r"i(?:'m)? (?:still )?(?:get|getting|got) (?:the same|an|this) (?:error|problem|exception|result)",
+    r"(?:i tried(?: \w+)?,? but )?it (?:still )?(?:gives|throws|says|shows|returns) (?:me )?(?:the same|an error|"
+    r"\"|wrong|error)",
+    r"(?:this|that|the|your) (?:code|script|query|command|regex|function) (?:throws|fails|crashes|gives|is not|"
+    r"does ?n.t)",
+    r"(?:i don'?t|i do not) (?:think|believe|feel) (?:that'?s?|this|it|you|your)(?!.*\b(?:need|should|want)\b)",
+    r"i'?m not (?:entirely |quite |really )?sure (?:that'?s|this is|that is) (?:right|correct)",
+    r"(?:you|u|you've|you have) (?:forgot|missed|skipped|ignored|omitted|misunderstood|misread|broke|made (?:that|"
+    r"this|it|up)|totally made|"
+    r"didn'?t (?:answer|anser|read|do|include|understand|listen)|have not (?:understood|answered)|"
+    r"did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|understanding|"
+    r"listening)|don'?t (?:get|understand) (?:me|my|what)|"
+    r"muddled|got (?:it|that|completely|the wrong)|keep (?:\w+ing)\b|(?:have )?(?:given|gave|"
+    r"giving) (?:me )?(?:the )?same)",
+    r"did (?:you|u) even (?:read|listen|look)|are you sure\b|(?:kindly |please )?re-?check\b|what the (?:hell|heck|"
+    r"fuck) is (?:this|that)|stop (?:making|lying|inventing|hallucinating)",
+    r"there'?s? (?:is )?(?:an? )?(?:no such|error in|mistake in|errors in|mistakes in)|(?:this|that|"
+    r"it) (?:contradicts|does not)",
+    r"(?:your|the|ur) (?:answer|response|reply|explanation) (?:has|have|had|contains|fails|misses|ignores|"
+    r"is missing|leaves out)",
+    rf"(?:{ANSWER})(?: still)? (?:makes? no sense|omits?|lacks?|fails?|ignores?|misses|overlooks?|came out|"
+    rf"contradicts?|is missing|makes absolutely)",
+    rf"(?:{ANSWER})(?: still| really)?(?:{IS_NOT}) (?:sound|seem|look|feel|quite it\b|it\b|there\b)|neither of the|"
+    rf"none of (?:the|these|those|your)",
+    r"i (?:already |have )*(?:tried|followed) (?:that|this|it|your|all)|no luck\b|this is (?:the |an)?other question",
+    r"i have checked|that (?:can'?t|cannot) be (?:right|correct|true)|there'?s no such",
+)
+"""Complaints about an answer that do not say what is right."""
+
+PRAISE = _any(
+    r"th?an(?:k|x)s?(?: you| u)?|thx|tysm|ty|cheers|ta|much appreciated|i(?: really)? appreciate|i am (?:most |"
+    r"very |so )?grateful|(?:many|most) thanks",
+    r"perfect(?:ly)?|perf|great|brilliant|excellent|awesome|superb|amazing|wonderful|fantastic|lovely|sweet|nice|"
+    r"good (?:job|work|answer|explanation)|"
+    r"love (?:it|this|that)|solved|very good|spot on|exactly|yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|"
+    r"correct|works|finally|ah,? that'?s|grand|well done|bravo",
+)
+PRAISED = _compiled(
+    rf"(?:(?:oh my god|omg|lol|haha+|o+h+|ah+|yes+|yep|yeah|and|that'?s|that is|this is|wow|yes yes|sir|"
+    rf"ok)[\s,.!]+)*(?:really |just |absolutely |so )*{PRAISE}\b",
+    r"(?:omg |oh |wow )*(?:u|you)(?:'?re| r| are|r)? (?:rock|the best|a (?:life ?saver|star|legend|genius))|"
+    r"(?:omg )?ur a life ?saver",
+    r"(?:(?:oh my god|omg|now|yes|and|ok|finally|it|that|this)[\s,!.]+)*(?:it |that |this |thx |thanks )*(?:now |"
+    r"totally |all |really )*(?:work(?:s|ed)|wrks|functions|did it|does it|wrkd|solved it|fixed it|sorted it|"
+    r"helped|resolved)\b",
+    r"(?:that'?s|that is|this is|this|that) (?:exactly |precisely |just |only )*(?:what i|it\b|right\b|correct\b|"
+    r"the one|(?:so|very|really) (?:clear|helpful|kind|useful)|done the trick|really very kind|perfect|i wanted)",
+    r"(?:that|it|this|the \w+) (?:makes (?:perfect |a lot of |more )?sense(?: now)?|(?:clears|cleared) (?:it|that|"
+    r"things) up|resolves|resolved|does it|is cleared|is very clear|is now in order)",
+    r"(?:exactly|precisely|just) what i\b|took long enough|about time|thank god",
+    r"(?!no\b)[^?]{1,60}[,.!] ?(?:thank you|thanks|cheers|ty)(?: so much| a lot| very much)?[.!]*$",
+    r"i think (?:that does it|that'?s (?:it|right))",
+)
+NO_PRAISE = re.compile(
+    r"\?|\b(?:but|though|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?:do|make|can|let|"
+    r"write|add|give)|"
+    r"can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|instead|no worries|"
+    r"tell me|let'?s)\b",
+    re.IGNORECASE,
+)
+"""What makes thanks something else: a request, a reservation, a refusal."""
+
+OWN_MATTER = re.compile(r"\b(?:should|shall|can|could|do|must|may) i\b[^?]*\?|\bcan (?:you|u) help\b", re.IGNORECASE)
+"""Who asks what to do tells of something of their own."""

@@ -6,12 +6,14 @@ line in the inbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genome.collectors import dataset, peers, reactions, tools, transcripts
-from genome.collectors.found import Found, Reader
+from genome.collectors.found import Found, Reader, renamed
+from genome.collectors.rows import Row
+from genome.errors import InvalidInput
 from genome.signals import Defaults, Signal, from_object
 
 
@@ -19,8 +21,8 @@ from genome.signals import Defaults, Signal, from_object
 class Collector:
     """How one kind of data is read."""
 
-    collect: Callable[[Any, Mapping[str, str]], Reader]
-    """Of one row, with fields that are taken from other columns."""
+    collect: Callable[[Any, Collection[str]], Reader]
+    """Of one row, and which of its fields were taken from columns that somebody named."""
     check: Callable[[Iterable[Any]], None] = lambda _: None
     """Of all rows of a file together: raises InvalidInput if they cannot be understood."""
 
@@ -42,11 +44,37 @@ class Collected:
     why: str
 
 
-def collect(name: str, value: Any, defaults: Defaults, mapping: Mapping[str, str] | None = None) -> list[Collected]:
-    """All signals of one row, or InvalidInput with the reason it is refused whole."""
-    return checked(COLLECTORS[name].collect(value, mapping or {}), defaults)
+def gather(
+    name: str, rows: Sequence[Row], defaults: Defaults, mapping: Mapping[str, str] | None = None
+) -> tuple[list[Collected], list[Row]]:
+    """All signals of a file's rows, and the rows that were refused, each with its reason.
+
+    InvalidInput where the file as a whole cannot be understood. ``mapping``: the column each field is taken from.
+    """
+    collector, named = COLLECTORS[name], mapping or {}
+    rows = [_renamed(row, named) for row in rows]
+    collector.check([row.value for row in rows if not row.trouble])
+    collected: list[Collected] = []
+    refused: list[Row] = []
+    for row in rows:
+        try:
+            if row.trouble:
+                raise InvalidInput(row.trouble)
+            collected += checked(collector.collect(row.value, named), defaults)
+        except InvalidInput as error:
+            refused.append(replace(row, trouble=str(error)))
+    return collected, refused
 
 
 def checked(found: Iterable[Found], defaults: Defaults) -> list[Collected]:
     """``found`` as signals of ``defaults``'s persona and domain."""
     return [Collected(from_object(one.fields, defaults), one.why) for one in found]
+
+
+def _renamed(row: Row, mapping: Mapping[str, str]) -> Row:
+    if row.trouble or not isinstance(row.value, dict):
+        return row
+    try:
+        return replace(row, value=renamed(row.value, mapping))
+    except InvalidInput as error:
+        return replace(row, trouble=str(error))

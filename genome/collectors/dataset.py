@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from genome.collectors import conversations
-from genome.collectors.found import Found, Reader, need, renamed, text
+from genome.collectors.found import Found, Reader, need, text
 from genome.errors import InvalidInput
 
 QUESTIONS = ("instruction", "question", "query", "prompt", "input", "problem")
@@ -26,21 +26,20 @@ CARRIED = ("context", "session", "source", "weight", "id")
 """Taken as they are, where a row has them."""
 
 
-def collect(value: Any, mapping: Mapping[str, str]) -> Reader:
-    """The signals of one row; of a conversation, one for each answer."""
-    if not isinstance(value, dict):
-        raise InvalidInput(f"not a row but a {type(value).__name__}")
-    row = renamed(value, mapping)
+def collect(row: Any, named: Collection[str]) -> Reader:
+    """The signals of one row; of a conversation, one for each answer. ``named``: fields whose column was named."""
+    if not isinstance(row, dict):
+        raise InvalidInput(f"not a row but a {type(row).__name__}")
     if any(isinstance(row.get(name), list) for name in ("messages", "conversations", "conversation", "turns")):
         yield from _conversation(row)
     else:
-        yield _row(row, mapping)
+        yield _row(row, named)
 
 
-def _row(row: Mapping[str, Any], mapping: Mapping[str, str]) -> Found:
+def _row(row: Mapping[str, Any], named: Collection[str]) -> Found:
     """Alpaca's ``instruction`` and ``input`` together are the question; a column that was named is all of it."""
-    asked = need(row, "question", *(("input", *QUESTIONS) if "input" in mapping else QUESTIONS))
-    if "input" not in mapping and text(row, "instruction") and text(row, "input"):
+    asked = need(row, "question", *(("input", *QUESTIONS) if "input" in named else QUESTIONS))
+    if "input" not in named and text(row, "instruction") and text(row, "input"):
         asked = f"{row['instruction']}\n\n{row['input']}"
     fields: dict[str, Any] = {"type": "import", "input": asked, "correct_output": need(row, "answer", *ANSWERS)}
     if system := text(row, "system"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from genome.collectors import conversations
 from genome.collectors.conversations import Conversation, Said
-from genome.collectors.found import PRAISED, Found, Reader, need, renamed, text
+from genome.collectors.found import PRAISED, Found, Reader, need, text
 from genome.errors import InvalidInput
 from genome.signals import SHOWN
 
@@ -26,11 +26,10 @@ UNDECIDED = frozenset((
 ))  # fmt: skip
 
 
-def collect(value: Any, mapping: Mapping[str, str]) -> Reader:
+def collect(row: Any, _: Collection[str]) -> Reader:
     """The signal of one review; none where the reviewer was not sure."""
-    if not isinstance(value, dict):
-        raise InvalidInput(f"not a JSON object but a {type(value).__name__}")
-    row = renamed(value, mapping)
+    if not isinstance(row, dict):
+        raise InvalidInput(f"not a JSON object but a {type(row).__name__}")
     answer, better, right = need(row, "answer", *ANSWERS), text(row, *BETTER), _verdict(row)
     reviewer = text(row, "reviewer") or "a peer"
     adapter = conversations.adapter(row)

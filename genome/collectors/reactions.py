@@ -5,12 +5,12 @@ A line is one question with its answer, or a conversation whose messages carry r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from genome.collectors import conversations, turns
 from genome.collectors.conversations import Conversation, Said
-from genome.collectors.found import RATED, STATED, Found, Reader, need, renamed, text
+from genome.collectors.found import RATED, STATED, Found, Reader, need, text
 from genome.collectors.transcripts import stands_for
 from genome.errors import InvalidInput
 from genome.signals import SHOWN
@@ -36,11 +36,10 @@ SKIN = dict.fromkeys(range(0x1F3FB, 0x1F400))
 STARS = 5
 
 
-def collect(value: Any, mapping: Mapping[str, str]) -> Reader:
+def collect(row: Any, _: Collection[str]) -> Reader:
     """Signals of one line."""
-    if not isinstance(value, dict):
-        raise InvalidInput(f"not a JSON object but a {type(value).__name__}")
-    row = renamed(value, mapping)
+    if not isinstance(row, dict):
+        raise InvalidInput(f"not a JSON object but a {type(row).__name__}")
     conversation = _conversation(row)
     spoken = conversation.spoken()
     for place, said in enumerate(spoken):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class Call:
         return self.result is not None and is_error(self.result)
 
 
-def collect(value: Any, _: Mapping[str, str]) -> Reader:
+def collect(value: Any, _: Collection[str]) -> Reader:
     """Signals of one conversation with `tool_calls` and messages of the role `tool`."""
     conversation = conversations.read(value)
     messages = conversation.messages

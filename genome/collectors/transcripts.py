@@ -12,7 +12,7 @@ Any other correction is a mistake without an answer: evidence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from genome.collectors import conversations, turns
@@ -49,7 +49,7 @@ LOOKS_BACK = re.compile(
 """What an answer speaks of that somebody who only heard the question would not understand."""
 
 
-def collect(value: Any, _: Mapping[str, str]) -> Reader:
+def collect(value: Any, _: Collection[str]) -> Reader:
     """Signals of one conversation, read by rules."""
     conversation = conversations.read(value)
     yield from signals(conversation, readings(conversation))

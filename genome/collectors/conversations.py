@@ -125,13 +125,16 @@ def _messages(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _branch(nodes: dict[str, Any], leaf: Any) -> list[dict[str, Any]]:
     """From the root of an exported chat to the message that was open last."""
-    at = leaf if leaf in nodes else next((name for name in reversed(nodes) if not nodes[name].get("children")), None)
+    nodes = {name: node for name, node in nodes.items() if isinstance(node, dict)}
+    leaves = [name for name, node in nodes.items() if not node.get("children")]
+    at = leaf if isinstance(leaf, str) and leaf in nodes else leaves[-1] if leaves else None
     found: list[dict[str, Any]] = []
     seen: set[Any] = set()
-    while at in nodes and at not in seen:
+    while isinstance(at, str) and at in nodes and at not in seen:
         seen.add(at)
         if isinstance(message := nodes[at].get("message"), dict):
-            found.append({**message, "role": (message.get("author") or {}).get("role")})
+            author = message.get("author")
+            found.append({**message, "role": author.get("role") if isinstance(author, dict) else None})
         at = nodes[at].get("parent")
     return found[::-1]
 

@@ -127,7 +127,8 @@ def _starred(stars: Any, scale: Any) -> bool | None:
 
 
 def _bare_numbers(value: Mapping[str, Any]) -> list[float]:
-    rows = [value, *(row for row in value.get("messages") or () if isinstance(row, dict))]
+    messages = value.get("messages")
+    rows = [value, *(row for row in (messages if isinstance(messages, list) else ()) if isinstance(row, dict))]
     ratings = [row[name] for row in rows if row.get("scale") is None for name in RATINGS if name in row]
     numbers = []
     for rating in ratings:

@@ -57,7 +57,7 @@ def collect(value: Any, _: Collection[str]) -> Reader:
     conversation = conversations.read(value)
     messages = conversation.messages
     asked = [place for place, said in enumerate(messages) if said.role == "user" and said.text.strip()]
-    for question, end in zip(asked, [*asked[1:], len(messages)], strict=True):
+    for question, end in zip(asked, [*asked[1:], len(messages)], strict=False):
         calls = _calls(messages, question, end)
         for number, call in enumerate(calls):
             if call.failed and call.result and not PASSING.search(call.result.text):

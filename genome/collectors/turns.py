@@ -20,6 +20,8 @@ LONGEST = 600
 CLAUSES = 4
 """Of a turn, in which a complaint is looked for."""
 MAX_RIGHT_WORDS = 40
+NO_THING = frozenset(("me", "us", "you", "it", "that", "this", "with", "without", "in", "on", "so", "too", "yet"))
+"""Nothing of an answer that could be replaced."""
 PLAIN = str.maketrans("’‘“”„–—", '\'\'"""--')
 """Of the same length, so that a place in one is a place in the other."""
 QUOTED = re.compile(r"`([^`]+)`|\"([^\"]+)\"|'([^']+)'(?!\w)")
@@ -54,7 +56,7 @@ def read(text: str, answer: str = "") -> Reading:
         return NONE
     if _first(wording.RESTATED, body):
         return Reading("mistake", restates=True)
-    found = _hinted(said) or _denied(body, answer) or _unprompted(body, said) or _complaint(said)
+    found = _hinted(said) or _denied(body, answer) or _unprompted(body, said, answer) or _complaint(said)
     return found or (Reading("positive") if _praises(said) else NONE)
 
 
@@ -83,7 +85,9 @@ def _denied(body: str, answer: str) -> Reading | None:
     stated = _stated(rest)
     if stated is not None:
         return stated
-    return Reading("mistake") if strong or not rest else _complaint(rest)
+    if strong or not rest or _first(wording.AFTER_NO, rest):
+        return Reading("mistake")
+    return _complaint(rest)
 
 
 def _stated(rest: str) -> Reading | None:
@@ -109,22 +113,32 @@ def _whole(sentence: str) -> Reading | None:
     short = len(words) <= 3 and bool(re.search(r"\d|`|\"|[A-Z]\w", sentence)) and not sentence.isupper()
     if not short and not (len(words) >= 3 and wording.VERB.search(sentence)):
         return None
-    if any(wording.NO_ANSWER.match(part) for part in re.split(r"\b(?:is|was|are|were)\s+", sentence)[1:]):
+    if _no_answer(sentence):
         return None
     right = _clean(sentence) if short else sentence.strip().rstrip(".!;,").strip()
     return Reading("correction", right) if right else None
 
 
-def _unprompted(body: str, said: str) -> Reading | None:
-    """A right answer without a denial, in a turn that asks nothing else."""
+def _unprompted(body: str, said: str, answer: str) -> Reading | None:
+    """A right answer without a denial, in a turn that asks nothing else; not a wish how the next one should be."""
     sentences = _sentences(body)
     for sentence in sentences[: 1 if "?" in body else 2]:
-        if (match := _first(wording.UNPROMPTED, _without_fillers(sentence))) and (found := _correction(match)):
+        match = _first(wording.UNPROMPTED, _without_fillers(sentence))
+        found = _correction(match) if match else None
+        if found and match and (not sentence.endswith("?") or "n't" in sentence) and _checkable(match, found, answer):
             return found
     asks = "?" in said or re.search(r"\b(?:please|pls|plz|can you|could you|can u)\b", said, re.IGNORECASE)
     if not asks and len(sentences) == 1 and (match := _first(wording.ALONE, body)):
         return _correction(match)
     return None
+
+
+def _checkable(match: Match[str], found: Reading, answer: str) -> bool:
+    """Whether what is stated can be wrong or right, or takes the place of something the answer has."""
+    if found.instead_of and re.search(rf"(?<!\w){re.escape(found.instead_of)}(?!\w)", answer, re.IGNORECASE):
+        return True
+    wanted = wording.EXACT if "should" in match.group().casefold() else wording.CONCRETE
+    return match.group().startswith("*") or wanted.search(match.group("right")) is not None
 
 
 def _complaint(said: str) -> Reading | None:
@@ -151,11 +165,18 @@ def _correction(match: Match[str]) -> Reading | None:
     right, instead = _clean(named["right"]), _clean(named.get("instead") or "")
     if instead:
         right = re.sub(r"^(?:at|on|in|from|by|to) ", "", right, flags=re.IGNORECASE)
-    if instead.casefold() in ("me", "us", "you"):
+    if instead.casefold() in NO_THING:
         return None
     if not right or len(right.split()) > MAX_RIGHT_WORDS or wording.NO_ANSWER.match(right):
         return None
+    if _no_answer(right):
+        return None
     return Reading("correction", right, instead)
+
+
+def _no_answer(statement: str) -> bool:
+    """Whether what a statement says of its subject is no answer."""
+    return any(wording.NO_ANSWER.match(part) for part in re.split(r"\b(?:is|was|are|were)\s+", statement)[1:])
 
 
 def _clean(text: str) -> str:

@@ -19,9 +19,9 @@ def _compiled(*patterns: str) -> tuple[Pattern[str], ...]:
 
 
 WRONG = _any(
-    r"(?:so |absolutely |utterly |totally |completely |plain |just |simply |all |very )*"
-    r"(?:wr?o?ng|rong|incorrect|inaccurate|untrue|false|mistaken|erroneous|rubbish|nonsense|bullshit|garbage|"
-    r"useless)\b(?! (?:to|for|if|when|of|with)\b)",
+    r"(?:so |absolutely |utterly |totally |completely |plain |just |simply |all |very )*(?:wr?o?ng|rong|incorrect|"
+    r"inaccurate|untrue|false|mistaken|erroneous|rubbish|nonsense|bullshit|garbage|useless)\b(?! (?:to|for|if|when|"
+    r"of|with)\b)",
     r"(?:so )?not (?:quite |at all |really |even |actually |strictly |entirely )*(?:right|rite|correct|true|"
     r"accurate)\b(?! (?:to|for|if|when|of)\b)",
     r"(?:an? )?(?:error|mistake)\b",
@@ -34,8 +34,9 @@ IS_NOT = (
 THAT = r"(?:that|tht|dat|this|it|these|those|which)"
 PART = (
     r"(?:answer|reply|response|output|result|code|calculation|formula|translation|total|tally|link|citation|quote|"
-    r"quotation|source|reference|command|script|function|step|line|paragraph|sentence|number|figure|date|derivation|"
-    r"example|explanation|part|one|solution|query|regex|url|spelling|summary|tone|version|draft|clause)s?"
+    r"quotation|source|reference|command|script|function|step|line|paragraph|sentence|number|figure|date|"
+    r"derivation|example|explanation|part|one|solution|query|regex|url|spelling|summary|tone|version|draft|"
+    r"clause)s?"
 )
 """What an answer is made of."""
 ANSWER = (
@@ -56,8 +57,8 @@ FILLER = re.compile(
         r"forgive me",
         r"sir|ma'?am|madam|dude|bro|bruh|m8|mate|man|love|pal|yaar|dear|seriously|really",
         r"come on|thanks|thank you|thx|ty|unfortunately|regrettably|honestly",
-        r"(?:i'?m )?pretty sure|i regret to say(?: that)?|i'?m (?:really |so )?(?:afraid|sorry)(?: that)?(?: but)?|"
-        r"i am afraid(?: that)?|it (?:seems|appears|looks like)(?: that)?",
+        r"(?:i'?m )?(?:pretty|fairly|quite) sure|i regret to say(?: that)?|i'?m (?:really |so )?(?:afraid|"
+        r"sorry)(?: that)?(?: but)?|i am afraid(?: that)?|it (?:seems|appears|looks like)(?: that)?",
         r"i (?:really )?(?:think|believe|guess|suspect|thought)(?: that)?|imo|please note(?: that)?|"
         r"kindly note(?: that)?|note that",
         r"i don'?t (?:want|mean) to (?:nitpick|be (?:rude|difficult|picky))|i (?:could|may|might) be (?:wrong|"
@@ -74,18 +75,17 @@ ASIDE = _compiled(
     r"no+,? (?:worr|prob|bother|issue|rush|hurry|need|thank|thx|ty\b|idea|clue|doubt|offen[cs]e|more\b|matter|"
     r"biggie|stress)",
     r"(?:no+[\s,]+)+(?:that'?s (?:all|it|fine|ok|enough|good)|that (?:will|would) be all|it'?s (?:fine|ok|good|"
-    r"alright|all right)"
-    r"|it is (?:fine|ok)|i'?m (?:good|fine|ok|all set|done)|leave it|forget it|please don'?t|don'?t\b|wait\b|"
-    r"just\b|but\b|let'?s)",
+    r"alright|all right)|it is (?:fine|ok)|i'?m (?:good|fine|ok|all set|done)|leave it|forget it|please don'?t|"
+    r"don'?t\b|wait\b|just\b|but\b|let'?s)",
     r"(?:actually,? )?i (?:meant|ment|mean|wanted) to\b",
     r"wrong (?:chat|window|number|tab|person|button|thread|file|conversation|channel)",
     r"i (?:was|am|'m) wrong\b|i'?m wrong\b|my (?:bad|mistake|fault)\b|(?:sorry,? )?typo|soz typo",
     r"please (?:disregard|ignore)|(?:please |kindly )?correct (?:the following|my|this|these|the errors)",
     r"actually,? (?:can|could|would|will|may|i|i'?m|i'?d|we|let'?s|please|hold|while|if|do|make|give|never ?mind|"
     r"before)\b(?! (?:meant|said|asked|am asking))",
-    r"actually,? (?:that|this|it)(?:'s| is| was| sounds| looks) (?:pretty |really |quite |very |so |a |not )*"
-    r"(?:great|good|fine|nice|perfect|interesting|cool|awesome|better|ok|okay|helpful|funny|amazing|bad|right|"
-    r"correct|lovely|brilliant)",
+    r"actually,? (?:that|this|it)(?:'s| is| was| sounds| looks) (?:pretty |really |quite |very |so |a |"
+    r"not )*(?:great|good|fine|nice|perfect|interesting|cool|awesome|better|ok|okay|helpful|funny|amazing|bad|"
+    r"right|correct|lovely|brilliant)",
     r"wrong\W+that'?s what|wrong answers only",
     r"(?:not to worry|not bad|never ?mind|nvm|you'?re welcome)",
 )
@@ -100,8 +100,8 @@ BARE_NO = re.compile(
 
 HINTED = re.compile(
     r"(?:how many (?:more )?times|for the (?:last|umpteenth|hundredth) time|are you (?:kidding|serious|blind|"
-    r"stupid|deaf)(?: me)?|with (?:all due )?respect|again)[\s,.!?:-]+|"
-    r"(?:sorry|thanks|thank you|apologies)[^.?!]{0,25}?,? (?:but|though) i (?:really )?(?:think|believe)(?: that)? ",
+    r"stupid|deaf)(?: me)?|with (?:all due )?respect|again)[\s,.!?:-]+|(?:sorry|thanks|thank you|"
+    r"apologies)[^.?!]{0,25}?,? (?:but|though) i (?:really )?(?:think|believe)(?: that)? ",
     re.IGNORECASE,
 )
 """A denial that is not said. Only a statement behind it counts."""
@@ -115,7 +115,7 @@ DENIAL = _compiled(
     r"(?:you|u|you've|you have|ya)(?: \w+)? (?:got (?:it|that|this) (?:all )?(?:wr?o?ng|rong)|(?:mis)(?:quoted|"
     r"understood|read|spelled|spelt|heard|stated)(?: \w+){0,3})",
     r"(?:you|u|you've|you have)(?: may have| might have| appear to have| seem to have)? ?(?:mixed|confused|muddled|"
-    r"swapped)(?: up)?(?: (?:it|them|those|these|the two|two things|things))?(?: up)?",
+    r"swapped)(?: up)?(?: (?:it|them|those|these|the two|two things|things|(?:the|those|your) \w+))?(?: up)?",
     r"(?:you|u) (?:are|r|were)(?: telling| saying)?(?: totally| completely)? (?:wr?o?ng|incorrect|mistaken)\b|"
     r"(?:you're|ur|your)(?: totally| just)? (?:wr?o?ng|incorrect|mistaken|useless)\b",
     r"(?:you|you've|you have) (?:made a mistake|given (?:the |a )?wrong \w+)|you(?:'re| are) off by \w+(?: \w+)?",
@@ -138,8 +138,8 @@ _BE = (
 
 TAG = re.compile(
     r"[\s,-]*(?:\bif i'?m not mistaken|\bto be honest|\bhow many times do i (?:have|need) to (?:say|tell).*|"
-    r"\bi (?:think|believe|reckon)"
-    r"|\b(?:actually|btw|lol|smh|though|tho|mate|sir|yaar|bro|please|only))(?=\s*[.!?,]*$)",
+    r"\bi (?:think|believe|reckon)|\b(?:actually|btw|lol|smh|though|tho|mate|sir|yaar|bro|please|"
+    r"only))(?=\s*[.!?,]*$)",
     re.IGNORECASE,
 )
 """What may stand behind the matter."""
@@ -166,6 +166,7 @@ UNPROMPTED = _compiled(
     rf"not [\"'`]?(?P<instead>[^\s,;!?]+)[\"'`]?, {_RIGHT}{_END}",
     rf"(?:it's|its|it is|it was|it should be|it must be|it should say|it should read|that should be|"
     rf"should be) {_AROUND}{_NAMED}{_RIGHT}{_NOT}{_END}",
+    rf"(?:it's|its|it is) (?:spelled|spelt|pronounced|called|written) {_RIGHT}{_END}",
     r"[^.?!]{0,60}?\bshould (?:be|say|read) (?P<right>\"[^\"]+\"|`[^`]+`)[.!]*$",
     rf"{_TOPIC}{_BE} {_AROUND}{_NAMED}{_RIGHT}, not (?:in |on |the |a )*(?P<instead>(?:[^,;!?]|,(?=\d))+?){_END}",
     r"\*(?P<right>[\w'-]+(?: [\w'-]+)?)$",
@@ -190,40 +191,49 @@ ALONE = _compiled(
 
 VERB = re.compile(
     r"\b(?:is|was|are|were|goes|go|comes?|came|covers?|starts?|started|begins?|began|ends?|ended|happened|opened|"
-    r"closed|"
-    r"means?|meant|won|wrote|lives?|died|founded|signed|invented|takes?|costs?|uses?|contains?|belongs?|runs?|has|"
-    r"leaves?|need|have to)\b|'s\b",
+    r"closed|means?|meant|won|wrote|lives?|died|founded|signed|invented|takes?|costs?|uses?|contains?|belongs?|"
+    r"runs?|has|leaves?|need|have to)\b|'s\b",
     re.IGNORECASE,
 )
 """Without one, what follows a denial is no statement."""
 NO_STATEMENT = re.compile(
     r"(?:it|its|it's|that|this|thats|there|i|i'm|i've|my|me|you|u|your|ur|he|she|they|let|please|pls|kindly|try|"
-    r"check|look|do|"
-    r"don'?t|fix|redo|rewrite|give|make|read|stop|go|think|see|can|could|would|will|what|why|how|who|where|when|"
-    r"which|are|is|"
-    r"did|does|and|but|so|again|still|same|not|no|in|on|at|for|with|to|shorter|longer|more|less|ok|just|as|if|wait|"
-    r"before|"
-    r"(?:the |your )(?:first |second |third |last |next |same |whole |other )?(?:answer|reply|response|output|"
-    r"result|code|link|command|"
-    r"script|function|step|line|query|solution|test|tests|program|page|file|error|screen|build|app|site|one|rest|"
-    r"problem))\b",
+    r"check|look|do|don'?t|fix|redo|rewrite|give|make|read|stop|go|think|see|can|could|would|will|what|why|how|who|"
+    r"where|when|which|are|is|did|does|and|but|so|again|still|same|not|no|in|on|at|for|with|to|shorter|longer|more|"
+    r"less|ok|just|as|if|wait|before|(?:the |your )(?:first |second |third |last |next |same |whole |"
+    r"other )?(?:answer|reply|response|output|result|code|link|command|script|function|step|line|query|solution|"
+    r"test|tests|program|page|file|error|screen|build|app|site|one|rest|problem))\b",
     re.IGNORECASE,
 )
 """Beginnings of what follows a denial and does not say what is right: complaints, requests, news of one's own."""
 NO_ANSWER = re.compile(
     r"(?:not\b|no\b|still\b|too\b|so\b|very\b|empty|missing|broken|undefined|blank|the same|gone|great|good|fine|"
-    r"nice|perfect|"
-    r"interesting|cool|awesome|better|ok\b|okay|pretty|what\b|why\b|how\b|where\b|when\b|because|giving|getting|"
-    r"doing|"
-    r"saying|(?:for|4) (?:my|me|a|the)\b|my\b|your\b|me\b|all\b|just\b|really\b|failing|working|done|due\b|wrong|"
-    r"incorrect|like\b|"
-    r"more\b|less\b|shorter|longer|formal|due\b|hard\b|easy\b|nonsense|useless|weird|strange|confusing|annoying|"
-    r"a lie|"
-    r"supposed|possible|clear|raining|late\b|ready|safe\b|bad\b|an? (?:error|mistake|lie|shame|problem|list|"
-    r"different|bit))",
+    r"nice|perfect|interesting|cool|awesome|better|ok\b|okay|pretty|what\b|why\b|how\b|where\b|when\b|because|"
+    r"giving|getting|doing|saying|for\b|4 (?:my|me|a|the)\b|about|around|at (?:least|most)|under\b|over\b|up to\b|"
+    r"written\b|\w+ing (?:to|too|up|in|out|over|with|for|at|on|tomorrow|today|so)\b|my\b|your\b|me\b|all\b|just\b|"
+    r"really\b|failing|working|done|due\b|wrong|incorrect|like\b|more\b|less\b|shorter|longer|formal|due\b|hard\b|"
+    r"easy\b|nonsense|useless|weird|strange|confusing|annoying|a lie|supposed|possible|clear|raining|late\b|ready|"
+    r"safe\b|bad\b|an? (?:error|mistake|lie|shame|problem|list|different|bit))",
     re.IGNORECASE,
 )
 """Beginnings of what stands where an answer would, and is none."""
+
+CONCRETE = re.compile(
+    r"\d|[`\"]|\S\s+[A-Z]|^[A-Z][a-z]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|"
+    r"twice|noon|midnight)\b"
+)
+"""What can be checked: a number, a name, a quotation. Unlike a taste it may be right or wrong."""
+
+EXACT = re.compile(r"\d|[`\"]")
+"""What a wish seldom has: of *should be* nothing less is taken for a correction."""
+
+AFTER_NO = _compiled(
+    r"it (?:says|said|prints|throws|returns|gives|fails|crashes|shows|still|just)\b|still\b|same\b",
+    r"(?:the |my )?(?:same )?(?:output|result|code|link|command|script|function|tests?|page|file|error|screen|"
+    r"build|app|program|site|problem|crash)s?\b(?: \w+)* (?:is|are|was|fail|print|return|say|do|does|crash|show|"
+    r"throw|give)",
+)
+"""News after a no that say what still goes wrong."""
 
 RESTATED = _compiled(
     r"(?:actually,? )?(?:i|im) ?(?:meant|ment|mean|said|sed)(?: the| to say)? (?!to\b|it\b|thank|you\b|that i\b)",
@@ -239,8 +249,7 @@ MISTAKEN = _compiled(
     rf"(?:{ANSWER})(?: \w+ly| still| just| also)?{IS_NOT} (?:\w+ly |even |seem to |quite |at all |gonna |going to |"
     rf"take |account for )*"
     r"(?:work|wrk|compile|run|help|answer|address|make sense|add(?:s)? up|match|look right|function|exist|cover|"
-    r"include|account|"
-    r"support|solve|fix|what|wat|how|right|correct|be right|a real|a thing|depreciation)",
+    r"include|account|support|solve|fix|what|wat|how|right|correct|be right|a real|a thing|depreciation)",
     rf"(?:{ANSWER})(?:{IS})? (?:still )?not (?:quite |even |at all |gonna |really |exactly )*(?:work|wrk|compil|"
     rf"help|what|wat|how|right|correct|a real|the \w+|function|match|it$|.{{0,20}}terminology)",
     rf"(?:{ANSWER}|the code)(?:{IS})? (?:ded|dead|broken|useless|garbage|nonsense|way off|(?:an? |complete |"
@@ -260,12 +269,10 @@ MISTAKEN = _compiled(
     r"(?:i don'?t|i do not) (?:think|believe|feel) (?:that'?s?|this|it|you|your)(?!.*\b(?:need|should|want)\b)",
     r"i'?m not (?:entirely |quite |really )?sure (?:that'?s|this is|that is) (?:right|correct)",
     r"(?:you|u|you've|you have) (?:forgot|missed|skipped|ignored|omitted|misunderstood|misread|broke|made (?:that|"
-    r"this|it|up)|totally made|"
-    r"didn'?t (?:answer|anser|read|do|include|understand|listen)|have not (?:understood|answered)|"
-    r"did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|understanding|"
-    r"listening)|don'?t (?:get|understand) (?:me|my|what)|"
-    r"muddled|got (?:it|that|completely|the wrong)|keep (?:\w+ing)\b|(?:have )?(?:given|gave|"
-    r"giving) (?:me )?(?:the )?same)",
+    r"this|it|up)|totally made|didn'?t (?:answer|anser|read|do|include|understand|listen)|have not (?:understood|"
+    r"answered)|did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|"
+    r"understanding|listening)|don'?t (?:get|understand) (?:me|my|what)|muddled|got (?:it|that|completely|"
+    r"the wrong)|keep (?:\w+ing)\b|(?:have )?(?:given|gave|giving) (?:me )?(?:the )?same)",
     r"did (?:you|u) even (?:read|listen|look)|are you sure\b|(?:kindly |please )?re-?check\b|what the (?:hell|heck|"
     r"fuck) is (?:this|that)|stop (?:making|lying|inventing|hallucinating)",
     r"there'?s? (?:is )?(?:an? )?(?:no such|error in|mistake in|errors in|mistakes in)|(?:this|that|"
@@ -285,9 +292,9 @@ PRAISE = _any(
     r"th?an(?:k|x)s?(?: you| u)?|thx|tysm|ty|cheers|ta|much appreciated|i(?: really)? appreciate|i am (?:most |"
     r"very |so )?grateful|(?:many|most) thanks",
     r"perfect(?:ly)?|perf|great|brilliant|excellent|awesome|superb|amazing|wonderful|fantastic|lovely|sweet|nice|"
-    r"good (?:job|work|answer|explanation)|"
-    r"love (?:it|this|that)|solved|very good|spot on|exactly|yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|"
-    r"correct|works|finally|ah,? that'?s|grand|well done|bravo",
+    r"good (?:job|work|answer|explanation)|love (?:it|this|that)|solved|very good|spot on|exactly|"
+    r"yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|correct|works|finally|ah,? that'?s|grand|good stuff|"
+    r"well done|bravo",
 )
 PRAISED = _compiled(
     rf"(?:(?:oh my god|omg|lol|haha+|o+h+|ah+|yes+|yep|yeah|and|that'?s|that is|this is|wow|yes yes|sir|"
@@ -306,10 +313,9 @@ PRAISED = _compiled(
     r"i think (?:that does it|that'?s (?:it|right))",
 )
 NO_PRAISE = re.compile(
-    r"\?|\b(?:but|though|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?:do|make|can|let|"
-    r"write|add|give)|"
-    r"can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|instead|no worries|"
-    r"tell me|let'?s)\b",
+    r"\?|\b(?:but|though|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?!it|is\b|i\b|works|"
+    r"that|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|instead|"
+    r"no worries|tell me|let'?s)\b",
     re.IGNORECASE,
 )
 """What makes thanks something else: a request, a reservation, a refusal."""

@@ -48,10 +48,14 @@ NONE = Reading("none")
 
 def read(text: str, answer: str = "") -> Reading:
     """Reads a turn by rules. ``answer``: what the assistant had said; after a question a *no* denies nothing."""
-    said = wording.TAG.sub("", text.translate(PLAIN).strip())
+    said = text.translate(PLAIN).strip()
+    tag = wording.TAG.search(said)
+    said = said[: tag.start()] + said[tag.end() :] if tag else said
     if not said or len(said) > LONGEST:
         return NONE
     body = _without_fillers(said)
+    if tag and "actually" in tag.group().casefold() and not body.casefold().startswith("actually"):
+        body = f"actually, {body}"  # wherever it stands
     if _first(wording.ASIDE, said) or _first(wording.ASIDE, body):
         return NONE
     if _first(wording.RESTATED, body):

@@ -77,7 +77,7 @@ ASIDE = _compiled(
     r"(?:no+[\s,]+)+(?:that'?s (?:all|it|fine|ok|enough|good)|that (?:will|would) be all|it'?s (?:fine|ok|good|"
     r"alright|all right)|it is (?:fine|ok)|i'?m (?:good|fine|ok|all set|done)|leave it|forget it|please don'?t|"
     r"don'?t\b|wait\b|just\b|but\b|let'?s)",
-    r"(?:actually,? )?i (?:meant|ment|mean|wanted) to\b",
+    r"(?:actually,? )?i (?:meant|ment|mean|wanted) to\b(?! say the\b)",
     r"wrong (?:chat|window|number|tab|person|button|thread|file|conversation|channel)",
     r"i (?:was|am|'m) wrong\b|i'?m wrong\b|my (?:bad|mistake|fault)\b|(?:sorry,? )?typo|soz typo",
     r"please (?:disregard|ignore)|(?:please |kindly )?correct (?:the following|my|this|these|the errors)",
@@ -110,12 +110,12 @@ DENIAL = _compiled(
     rf"(?:{ANSWER})(?:{IS})?(?: still| also| simply| just)? {WRONG}(?: again| too| sir)?",
     rf"(?:{ANSWER}){IS_NOT} (?:quite |at all |really |even |actually |entirely |be )*(?:right|rite|correct|true|"
     rf"accurate)\b(?: at all)?",
-    rf"is not (?:quite |at all )?(?:right|correct)\b|{WRONG}(?:[\s,]+{WRONG})*(?: again| answer|"
-    rf" sir)?(?=\s*[,.!;:-]|$)",
+    rf"(?:is |was )?{WRONG}(?:[\s,]+{WRONG})*(?: again| answer| sir)?(?=\s*[,.!;:-]|$)",
     r"(?:you|u|you've|you have|ya)(?: \w+)? (?:got (?:it|that|this) (?:all )?(?:wr?o?ng|rong)|(?:mis)(?:quoted|"
     r"understood|read|spelled|spelt|heard|stated)(?: \w+){0,3})",
     r"(?:you|u|you've|you have)(?: may have| might have| appear to have| seem to have)? ?(?:mixed|confused|muddled|"
-    r"swapped)(?: up)?(?: (?:it|them|those|these|the two|two things|things|(?:the|those|your) \w+))?(?: up)?",
+    r"swapped)(?: up)?(?: (?:the (?:two|2)(?= *[,.!;]|$)|(?:the|those|your)(?: two)? \w+|it|them|those|these|"
+    r"two things|things))?(?: up)?",
     r"(?:you|u) (?:are|r|were)(?: telling| saying)?(?: totally| completely)? (?:wr?o?ng|incorrect|mistaken)\b|"
     r"(?:you're|ur|your)(?: totally| just)? (?:wr?o?ng|incorrect|mistaken|useless)\b",
     r"(?:you|you've|you have) (?:made a mistake|given (?:the |a )?wrong \w+)|you(?:'re| are) off by \w+(?: \w+)?",
@@ -138,13 +138,14 @@ _BE = (
 
 TAG = re.compile(
     r"[\s,-]*(?:\bif i'?m not mistaken|\bto be honest|\bhow many times do i (?:have|need) to (?:say|tell).*|"
-    r"\bi (?:think|believe|reckon)|\b(?:actually|btw|lol|smh|though|tho|mate|sir|yaar|bro|please|"
+    r"\bi (?:think|believe|reckon)|\b(?:actually|btw|lol|smh|though|tho|there|mate|sir|yaar|bro|please|"
     r"only))(?=\s*[.!?,]*$)",
     re.IGNORECASE,
 )
 """What may stand behind the matter."""
 
 STATED = _compiled(
+    rf"(?:the |da )?answer(?: is| was| should be|:) {_RIGHT}{_NOT}?{_END}",
     rf"(?:the |da )?(?:correct|right|actual|proper|good|real|exact)(?: \w+){{0,2}}?(?:{_BE}|:) (?::|"
     rf",)?{_NAMED}{_RIGHT}{_NOT}?{_END}",
     rf"(?:it|its|it's|that|these)(?:{_BE})?(?<=s|e|d|y|:) {_AROUND}{_NAMED}{_RIGHT}{_NOT}{_END}",
@@ -161,6 +162,7 @@ STATED = _compiled(
 """After a denial: what is right, and what it stands in place of. The first that matches counts."""
 
 UNPROMPTED = _compiled(
+    rf"(?:is|was|should)n'?t {_TOPIC} (?P<right>\S*\d\S*(?: \S{{1,3}})?)\?+$",
     rf"(?:it's|its|it is|that's|it should be|it must be) not [\"'`]?(?P<instead>[^,;!?]+?)[\"'`]?(?:,| but|"
     rf";)? (?:it's|its|it is|it was|but|that's) {_RIGHT}{_END}",
     rf"not [\"'`]?(?P<instead>[^\s,;!?]+)[\"'`]?, {_RIGHT}{_END}",
@@ -173,7 +175,6 @@ UNPROMPTED = _compiled(
     rf"(?:it |that |this )?(?:should|shld) (?:be|say|read) {_RIGHT}{_END}",
     rf"(?:is|was|should)n'?t (?:it|that|this|{_TOPIC}) (?:be )?(?P<right>[\w\d`'\"<>=!.$€£ °%-]+?)\?+$",
     rf"(?:it|that) might be {_RIGHT} rather than (?:the )?(?P<instead>(?:[^,;!?]|,(?=\d))+?){_END}",
-    rf"{_TOPIC} (?:is|was|are) {_NAMED}{_RIGHT}, actually[.!]*$",
     r"(?P<right>`[^`]+`|\"[^\"]+\"), not (?P<instead>`[^`]+`|\"[^\"]+\")[.!]*$",
     r"(?P<right>[\w.,:%$€£°/-]+(?: [\w.:%/-]+){0,3}), not (?P<instead>[\w.:%$€£°/-]+(?: [\w.:%/-]+){0,3})[.!]*$",
 )
@@ -246,15 +247,14 @@ RESTATED = _compiled(
 """Who says again what was asked. The answer missed it, and what is right is not said."""
 
 MISTAKEN = _compiled(
-    rf"(?:{ANSWER})(?: \w+ly| still| just| also)?{IS_NOT} (?:\w+ly |even |seem to |quite |at all |gonna |going to |"
-    rf"take |account for )*"
+    rf"(?:{ANSWER})(?: \w+ly| still| just| also)?{IS_NOT} (?:\w+ly |even |seem to |quite |at all |gonna |going to )*"
     r"(?:work|wrk|compile|run|help|answer|address|make sense|add(?:s)? up|match|look right|function|exist|cover|"
-    r"include|account|support|solve|fix|what|wat|how|right|correct|be right|a real|a thing|depreciation)",
+    r"include|account|support|solve|fix|what|wat|how|right|correct|be right|a real|a thing)",
     rf"(?:{ANSWER})(?:{IS})? (?:still )?not (?:quite |even |at all |gonna |really |exactly )*(?:work|wrk|compil|"
-    rf"help|what|wat|how|right|correct|a real|the \w+|function|match|it$|.{{0,20}}terminology)",
+    rf"help|what|wat|how|right|correct|a real|the \w+|function|match|it$)",
     rf"(?:{ANSWER}|the code)(?:{IS})? (?:ded|dead|broken|useless|garbage|nonsense|way off|(?:an? |complete |"
     rf"load of |old )*(?:nonsense|rubbish|garbage|tosh|lie)|completely useless|giving wrong|coming again)",
-    r"(?:not|nt) (?:wat|what) i\b|(?:that|tht|dat) ain'?t (?:it|right)",
+    r"(?:that'?s |that is )?(?:so )?(?:not|nt) (?:wat|what) i\b|(?:that|tht|dat) ain'?t (?:it|right)",
     r"(?:it |this |that |the code )?(?:does|do|did|is|has|have)(?:n'?t| not) (?:work|wrk|wrking|working|compile|"
     r"run|help|function|worked)\b",
     r"(?:it'?s? |this |that )?(?:still |nope )*not (?:working|wrking|compiling|helpful|correct|right)\b",
@@ -267,7 +267,8 @@ MISTAKEN = _compiled(
     r"(?:this|that|the|your) (?:code|script|query|command|regex|function) (?:throws|fails|crashes|gives|is not|"
     r"does ?n.t)",
     r"(?:i don'?t|i do not) (?:think|believe|feel) (?:that'?s?|this|it|you|your)(?!.*\b(?:need|should|want)\b)",
-    r"i'?m not (?:entirely |quite |really )?sure (?:that'?s|this is|that is) (?:right|correct)",
+    r"i'?m not (?:convinced|(?:entirely |quite |really |so )?sure about (?:that|this))|i'?m not (?:entirely |"
+    r"quite |really )?sure (?:that'?s|this is|that is) (?:right|correct)",
     r"(?:you|u|you've|you have) (?:forgot|missed|skipped|ignored|omitted|misunderstood|misread|broke|made (?:that|"
     r"this|it|up)|totally made|didn'?t (?:answer|anser|read|do|include|understand|listen)|have not (?:understood|"
     r"answered)|did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|"
@@ -296,26 +297,31 @@ PRAISE = _any(
     r"yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|correct|works|finally|ah,? that'?s|grand|good stuff|"
     r"well done|bravo",
 )
+_LEAD = (
+    r"(?:(?:oh my god|omg|lol|haha+|o+h+|ah+|yes+|yep|yeah|and|ok(?:ay)?|sir|wow|now|finally|great|perfect|thx|"
+    r"thanks)[\s,.!]+)*"
+)
 PRAISED = _compiled(
-    rf"(?:(?:oh my god|omg|lol|haha+|o+h+|ah+|yes+|yep|yeah|and|that'?s|that is|this is|wow|yes yes|sir|"
-    rf"ok)[\s,.!]+)*(?:really |just |absolutely |so )*{PRAISE}\b",
-    r"(?:omg |oh |wow )*(?:u|you)(?:'?re| r| are|r)? (?:rock|the best|a (?:life ?saver|star|legend|genius))|"
-    r"(?:omg )?ur a life ?saver",
-    r"(?:(?:oh my god|omg|now|yes|and|ok|finally|it|that|this)[\s,!.]+)*(?:it |that |this |thx |thanks )*(?:now |"
-    r"totally |all |really )*(?:work(?:s|ed)|wrks|functions|did it|does it|wrkd|solved it|fixed it|sorted it|"
-    r"helped|resolved)\b",
-    r"(?:that'?s|that is|this is|this|that) (?:exactly |precisely |just |only )*(?:what i|it\b|right\b|correct\b|"
-    r"the one|(?:so|very|really) (?:clear|helpful|kind|useful)|done the trick|really very kind|perfect|i wanted)",
-    r"(?:that|it|this|the \w+) (?:makes (?:perfect |a lot of |more )?sense(?: now)?|(?:clears|cleared) (?:it|that|"
-    r"things) up|resolves|resolved|does it|is cleared|is very clear|is now in order)",
+    rf"{_LEAD}(?:(?:that'?s|that is|this is) )?(?:really |just |absolutely |so )*{PRAISE}\b",
+    rf"{_LEAD}(?:u|you)(?:'?re| r| are|r)? (?:rock|the best|a (?:life ?saver|star|legend|genius))|"
+    rf"(?:omg )?ur a life ?saver",
+    rf"{_LEAD}(?:it |that |this )?(?:now |totally |all |really )*(?:work(?:s|ed)|wrks|wrkd|functions|did it|does it|"
+    rf"did the trick|"
+    r"(?:solved|fixed|sorted) it|helped|resolved)\b",
+    rf"{_LEAD}(?:that'?s|that is|this is|this|that)(?: really)? (?:exactly |precisely |just |only )*(?:what i|it\b|"
+    rf"right\b|correct\b|"
+    r"the one|(?:so|very|really) (?:clear|helpful|kind|useful)|done the trick|perfect|i wanted)",
+    rf"{_LEAD}(?:that|it|this|the \w+) (?:makes (?:perfect |a lot of |more |total )?sense(?: now)?|(?:clears|"
+    rf"cleared) (?:it|that|things) up|"
+    r"resolves|resolved|does it|is cleared|is very clear|is now in order)",
     r"(?:exactly|precisely|just) what i\b|took long enough|about time|thank god",
-    r"(?!no\b)[^?]{1,60}[,.!] ?(?:thank you|thanks|cheers|ty)(?: so much| a lot| very much)?[.!]*$",
+    r"(?!no\b)[^?]{1,60}[,.!] ?(?:thank you|thanks|cheers|ty)(?: so much| a lot| very much| for [\w ]{3,30})?[.!]*$",
     r"i think (?:that does it|that'?s (?:it|right))",
 )
 NO_PRAISE = re.compile(
     r"\?|\b(?:but|though|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?!it|is\b|i\b|works|"
-    r"that|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|instead|"
-    r"no worries|tell me|let'?s)\b",
+    r"that|in\b|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|"
+    r"instead|no worries|tell me|let'?s)\b",
     re.IGNORECASE,
 )
 """What makes thanks something else: a request, a reservation, a refusal."""

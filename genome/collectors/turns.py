@@ -48,7 +48,7 @@ NONE = Reading("none")
 
 def read(text: str, answer: str = "") -> Reading:
     """Reads a turn by rules. ``answer``: what the assistant had said; after a question a *no* denies nothing."""
-    said = text.translate(PLAIN).strip()
+    said = wording.SHORTHAND.sub(lambda word: wording.SPELLED[word.group()], text.translate(PLAIN).strip())
     tag = wording.TAG.search(said)
     said = said[: tag.start()] + said[tag.end() :] if tag else said
     if not said or len(said) > LONGEST:
@@ -75,7 +75,7 @@ def _denied(body: str, answer: str) -> Reading | None:
     for _ in range(CLAUSES):
         if found := wording.BARE_NO.match(rest):
             bare = True
-        elif found := _first(wording.DENIAL, rest):
+        elif (found := _first(wording.DENIAL, rest)) and not rest[found.end() :].lstrip().startswith("?"):
             strong = True
         else:
             break
@@ -114,7 +114,12 @@ def _whole(sentence: str) -> Reading | None:
     words = sentence.split()
     if {"you", "your", "i", "my"} & {word.casefold() for word in words[:6]}:
         return None
-    short = len(words) <= 3 and bool(re.search(r"\d|`|\"|[A-Z]\w", sentence)) and not sentence.isupper()
+    short = (
+        len(words) <= 3
+        and not wording.VERB.search(sentence)
+        and bool(re.search(r"\d|`|\"|[A-Z]\w", sentence))
+        and not sentence.isupper()
+    )
     if not short and not (len(words) >= 3 and wording.VERB.search(sentence)):
         return None
     if _no_answer(sentence):
@@ -134,6 +139,8 @@ def _unprompted(body: str, said: str, answer: str) -> Reading | None:
     asks = "?" in said or re.search(r"\b(?:please|pls|plz|can you|could you|can u)\b", said, re.IGNORECASE)
     if not asks and len(sentences) == 1 and (match := _first(wording.ALONE, body)):
         return _correction(match)
+    if not asks and len(sentences) == 1 and (stated := re.match(r"(?i:actually),? (?=(?i:the)\b|[A-Z])", body)):
+        return _whole(body[stated.end() :])
     return None
 
 
@@ -154,7 +161,7 @@ def _complaint(said: str) -> Reading | None:
             return None
         if _first(wording.RESTATED, body):
             return Reading("mistake", restates=True)
-        if _first(wording.MISTAKEN, body) or _first(wording.DENIAL, body):
+        if _first((*wording.MISTAKEN, *wording.COMPLAINTS, *wording.DENIAL), body):
             return Reading("mistake")
     return None
 

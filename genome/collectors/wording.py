@@ -48,6 +48,15 @@ ANSWER = (
 """The answer, or a part of it, as a subject."""
 NO = r"no+(?:[\s,]+no+)+|no+(?:pe?)?|na+h*|naw"
 
+SPELLED = {
+    "u": "you", "ur": "your", "r": "are", "da": "the", "teh": "the", "tht": "that", "dat": "that", "dis": "this",
+    "nt": "not", "cnt": "can't", "dnt": "don't", "wat": "what", "gd": "good", "ite": "it's", "cn": "can", "shud": "should",
+    "doesnt": "doesn't", "didnt": "didn't", "dont": "don't", "wont": "won't", "isnt": "isn't", "cant": "can't",
+    "wasnt": "wasn't", "thats": "that's", "ive": "I've", "im": "I'm",
+}  # fmt: skip
+"""Words of text messages, as they are read. Only in lower case: R and Da may be names."""
+SHORTHAND = re.compile(rf"(?<![\w'`\"/.-])(?:{'|'.join(SPELLED)})(?![\w'`\"/.-])")
+
 FILLER = re.compile(
     _any(
         r"h+m+|u+h+m?|um+|erm*|oh+|ah+|eh+|huh|well|lol|lmao|ha(?:ha)*|ugh+|crikey|what\?",
@@ -61,10 +70,13 @@ FILLER = re.compile(
         r"sorry)(?: that)?(?: but)?|i am afraid(?: that)?|it (?:seems|appears|looks like)(?: that)?",
         r"i (?:really )?(?:think|believe|guess|suspect|thought)(?: that)?|imo|please note(?: that)?|"
         r"kindly note(?: that)?|note that",
-        r"i don'?t (?:want|mean) to (?:nitpick|be (?:rude|difficult|picky))|i (?:could|may|might) be (?:wrong|"
-        r"mistaken)",
+        r"i don'?t (?:want|mean) to (?:nitpick|be (?:rude|difficult|picky))|i (?:could|may|"
+        r"might)(?: well)? be (?:wrong|mistaken|misremembering|misreading)|i hate to (?:be that|say|"
+        r"nitpick)(?: person| guy| it)?|not to be (?:picky|rude|ungrateful|difficult)|(?:only |"
+        r"just )?(?:a )?(?:tiny|small|minor) (?:thing|correction|nitpick|point|note)|technically",
         r"maybe i'?m (?:wrong|mistaken)|correct me if i'?m wrong|perhaps i'?m missing something|"
-        r"it might just be me|to be (?:honest|fair|precise)|good (?:try|start|effort)|nice try|thanks for trying",
+        r"it might just be me|to be (?:honest|fair|precise)|good (?:try|start|effort)|boss|guys|folks|i (?:may|"
+        r"must) (?:point out|say)(?: that)?|(?:may|can) i point out(?: that)?|nice try|thanks for trying",
     )
     + r"(?:[\s,.!?:;-]+|$)",
     re.IGNORECASE,
@@ -86,7 +98,7 @@ ASIDE = _compiled(
     r"actually,? (?:that|this|it)(?:'s| is| was| sounds| looks) (?:pretty |really |quite |very |so |a |"
     r"not )*(?:great|good|fine|nice|perfect|interesting|cool|awesome|better|ok|okay|helpful|funny|amazing|bad|"
     r"right|correct|lovely|brilliant)",
-    r"wrong\W+that'?s what|wrong answers only",
+    r"wrong\W+that'?s what|wrong answers?[.!]*$",
     r"(?:not to worry|not bad|never ?mind|nvm|you'?re welcome)",
 )
 """Turns that begin like a correction and are none: matched after the fillers, before anything else."""
@@ -100,8 +112,11 @@ BARE_NO = re.compile(
 
 HINTED = re.compile(
     r"(?:how many (?:more )?times|for the (?:last|umpteenth|hundredth) time|are you (?:kidding|serious|blind|"
-    r"stupid|deaf)(?: me)?|with (?:all due )?respect|again)[\s,.!?:-]+|(?:sorry|thanks|thank you|"
-    r"apologies)[^.?!]{0,25}?,? (?:but|though) i (?:really )?(?:think|believe)(?: that)? ",
+    r"stupid|deaf)(?: me)?|with (?:all due )?respect|again|i(?:'ve| have) (?:already )?told (?:you|u)[^,.!?]*|"
+    r"i believe there (?:has been|is|must be) a misunderstanding|there (?:has been|is|must be|seems to be)(?: some|"
+    r" a)? (?:misunderstanding|confusion|mix-?up)|this (?:requires|needs) (?:a )?correction|almost|close|nearly|"
+    r"jesus|christ|ffs|oh come on)[\s,.!?:-]+|(?:sorry|thanks|thank you|apologies)[^.?!]{0,25}?,? (?:but|"
+    r"though) i (?:really )?(?:think|believe)(?: that)? ",
     re.IGNORECASE,
 )
 """A denial that is not said. Only a statement behind it counts."""
@@ -138,8 +153,8 @@ _BE = (
 
 TAG = re.compile(
     r"[\s,-]*(?:\bif i'?m not mistaken|\bto be honest|\bhow many times do i (?:have|need) to (?:say|tell).*|"
-    r"\bi (?:think|believe|reckon)|\b(?:actually|btw|lol|smh|though|tho|there|mate|sir|yaar|bro|please|"
-    r"only))(?=\s*[.!?,]*$)",
+    r"\bi (?:think|believe|reckon)|\b(?:actually|btw|lol|smh|though|tho|there|mate|sir|yaar|bro|boss|guys|dude|"
+    r"old bean|(?:you|u) (?:idiot|muppet|moron|clown|fool)|genius|surely|please|only))(?=\s*[.!?,]*$)",
     re.IGNORECASE,
 )
 """What may stand behind the matter."""
@@ -181,7 +196,9 @@ UNPROMPTED = _compiled(
 """A right answer said without a denial: only in forms that say nothing else."""
 
 ALONE = _compiled(
-    rf"(?:the |da )(?:correct|right)(?: \w+)?(?: is| was| should be) {_NAMED}{_RIGHT}{_NOT}?{_END}",
+    rf"(?:the |da )(?:correct|right|proper|actual|exact)(?: \w+){{0,2}}?(?: is| was|"
+    rf" should be) {_NAMED}{_RIGHT}{_NOT}?{_END}",
+    rf"(?:actually, )?(?:that'd be|that would be|you mean) {_RIGHT}{_END}",
     rf"actually,? (?:it's|its|it is|it was|they're|that's|that is) {_AROUND}{_NAMED}{_RIGHT}{_NOT}?{_END}",
     rf"actua?l?ly,? its {_AROUND}{_RIGHT}{_NOT}?{_END}",
     rf"(?:it's|its|it is|it was) actually {_NAMED}{_RIGHT}{_NOT}?{_END}",
@@ -228,6 +245,49 @@ CONCRETE = re.compile(
 EXACT = re.compile(r"\d|[`\"]")
 """What a wish seldom has: of *should be* nothing less is taken for a correction."""
 
+COMPLAINTS = _compiled(
+    rf"(?:{ANSWER})(?: just| only)? (?:reads?|sounds?|looks?|feels?) (?:like|wrong|off|robotic|odd|weird)\b",
+    r"(?:that|this|it)(?:'s| is| was)? (?:just )?(?:a )?(?:total |complete |huge )?(?:waste of time|dead link|"
+    r"broken link|mess|disaster)",
+    r"(?:absolute|complete|total|utter|pure)(?:ly)? (?:nonsense|rubbish|garbage|crap|bollocks|bull\w*|drivel|tripe)",
+    r"(?:bad|dead|broken|wrong|invalid) (?:link|url|output|answer|result|syntax|format|language|country|year|unit|"
+    r"version)s?[.!]*$",
+    r"(?:no (?:output|effect|luck|difference|result|dice|joy)|off by (?:one|a \w+)|too (?:long|short|vague|"
+    r"generic)|empty|crashes|fails|hangs)[.!]*$",
+    rf"(?:{ANSWER})(?:{IS})?(?: still| simply| just)? not (?:at all |really |quite |very |that |even )*(?:satisf\w+|"
+    rf"good(?: enough)?|helpful|useful|acceptable|usable|enough|relevant|what)\b",
+    rf"(?:{ANSWER})?(?: ?still| ?just)? ?(?:does|do|did|has|have|was|wo|ca|could)(?:n'?t| not| nt)(?: quite| really|"
+    rf" even| actually)? (?:correspond|ring true|agree|fit|apply|open|load|show|install|start|parse|render|"
+    rf"do (?:anything|what)|add up|sit right)\b",
+    r"(?:the (?:figures|numbers|dates|names|examples|passage|quote|steps|instructions)[\w ]{0,40}?) (?:do not|"
+    r"does not|don'?t|doesn'?t|is not|are not|isn'?t|aren'?t|cannot|can'?t) (?:correspond|match|agree|add up|exist|"
+    r"to be found|be found|work|appear)",
+    r"(?:that|it|this)(?: still)? (?:ai|wo)n'?t (?:gonna |going to )?(?:work|fly|compile|do|run|open|cut it)\b|"
+    r"(?:it|this|that)(?: still| just)+ (?:hangs|crashes|fails|breaks|loops|freezes)",
+    r"(?:you|you've|you have|i wonder (?:if|whether) you|i think you)(?: may| might)?(?: have)?(?: also| just|"
+    r" completely| only)? (?:overlooked|counted|left out|left off|cut|deleted|removed|repeated|reversed|duplicated|"
+    r"dropped|lost|invented|failed|neglected|hallucinated|contradict\w*|assumed|stopped|ran out|truncated|"
+    r"got \w+ (?:wrong|backwards)|not taken|not included|not considered|haven'?t|did not|didn'?t)\b",
+    r"you(?:'re| are) (?:having a laugh|making (?:this|that|it|things) up|not (?:listening|reading|answering)|"
+    r"missing the point|repeating|contradicting|hallucinating)",
+    r"(?:your|ur) (?:math|maths|logic|arithmetic|sum|sums|facts|numbers|dates|grammar|code|regex|formatting|"
+    r"indentation)(?:'s| is| are| was| were)? (?:off|wrong|bad|broken|wonky|dodgy|out)\b|(?:bit|rather|very|"
+    r"pretty) (?:dodgy|off|vague|misleading)\b",
+    r"i (?:can'?t|cannot|could not|couldn'?t|don'?t) (?:even )?(?:open|see|find|run|access|read|use|install) (?:it|"
+    r"that|this|any of|the \w+ (?:you|u))\b|i don'?t see (?:that|this|any such)",
+    r"i (?:just )?(?:ran|tried|followed|follow|used|installed|pasted|clicked) (?:it|that|this|your|"
+    r"the (?:instructions|steps|code|command|link))\b.{0,20}?(?:and|but|,)",
+    r"(?:can (?:you|u) |could you |will you |please |kindly )+(?:just )?(?:read|understand|listen|pay attention|"
+    r"re-?read)\b(?! (?:this|the following|through))",
+    r"i(?:'m| am) (?:a bit |a little |rather |still )?(?:unsure|not sure|doubtful|sceptical|"
+    r"skeptical) about (?:that|your)\b|i (?:doubt|question) (?:that|this)\b|i find (?:this|that|"
+    r"your)[\w ]{0,20} (?:un\w+|hard to believe|confusing|wrong)",
+    r"this is the (?:second|third|fourth|\w+th) time (?:you|u)",
+    r"(?:that'?s|this is|it'?s) (?:the )?(?:exact )?same [\w ]{1,20}(?:you|as before|again)|(?:that|it|"
+    r"this) made (?:it|things) worse",
+)
+"""More complaints, in looser words."""
+
 AFTER_NO = _compiled(
     r"it (?:says|said|prints|throws|returns|gives|fails|crashes|shows|still|just)\b|still\b|same\b",
     r"(?:the |my )?(?:same )?(?:output|result|code|link|command|script|function|tests?|page|file|error|screen|"
@@ -239,7 +299,9 @@ AFTER_NO = _compiled(
 RESTATED = _compiled(
     r"(?:actually,? )?(?:i|im) ?(?:meant|ment|mean|said|sed)(?: the| to say)? (?!to\b|it\b|thank|you\b|that i\b)",
     r"(?:actually,? )?i(?:'m| am| was)? (?:asked|asking|askin|told|requested)(?: you)?(?: 4| for| about| to|"
-    r" not to)\b",
+    r" not to)\b|i (?:asked|requested|was(?: sort of| kind of)? (?:hoping|looking|after)) (?!to\b|if\b|whether\b|"
+    r"my\b|him\b|her\b|them\b|a friend|the \w+ (?:if|to)\b)\w+|i (?:did|clearly|specifically|already) (?:say|said|"
+    r"asked?|told)\b",
     r"(?:i (?:probably )?(?:wasn'?t clear|should have been (?:clearer|more (?:clear|precise))))",
     r"i wanted to say\b",
     r"i told (?:you|u)\b|(?:y|why) (?:r|are|do|did) (?:u|you) (?:giving|give|keep|lying|using|change|ignore)",
@@ -274,8 +336,9 @@ MISTAKEN = _compiled(
     r"answered)|did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|"
     r"understanding|listening)|don'?t (?:get|understand) (?:me|my|what)|muddled|got (?:it|that|completely|"
     r"the wrong)|keep (?:\w+ing)\b|(?:have )?(?:given|gave|giving) (?:me )?(?:the )?same)",
-    r"did (?:you|u) even (?:read|listen|look)|are you sure\b|(?:kindly |please )?re-?check\b|what the (?:hell|heck|"
-    r"fuck) is (?:this|that)|stop (?:making|lying|inventing|hallucinating)",
+    r"did (?:you|u) even (?:read|listen|look)|are you sure(?: about (?:that|this|it)| (?:that'?s|this is|"
+    r"that is) \w+)?\W*$|(?:kindly |please )?re-?check\b|what the (?:hell|heck|fuck) is (?:this|that)|"
+    r"stop (?:making|lying|inventing|hallucinating)",
     r"there'?s? (?:is )?(?:an? )?(?:no such|error in|mistake in|errors in|mistakes in)|(?:this|that|"
     r"it) (?:contradicts|does not)",
     r"(?:your|the|ur) (?:answer|response|reply|explanation) (?:has|have|had|contains|fails|misses|ignores|"
@@ -294,15 +357,17 @@ PRAISE = _any(
     r"very |so )?grateful|(?:many|most) thanks",
     r"perfect(?:ly)?|perf|great|brilliant|excellent|awesome|superb|amazing|wonderful|fantastic|lovely|sweet|nice|"
     r"good (?:job|work|answer|explanation)|love (?:it|this|that)|solved|very good|spot on|exactly|"
-    r"yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|correct|works|finally|ah,? that'?s|grand|good stuff|"
-    r"well done|bravo",
+    r"yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|correct|works|finally|ah,? that'?s|grand|bingo|nailed it|"
+    r"job done|top notch|marvellous|admirable|(?:very|so|really|too|super|most) (?:good|helpful|useful|nice|clear|"
+    r"kind)|good stuff|well done|bravo",
 )
 _LEAD = (
-    r"(?:(?:oh my god|omg|lol|haha+|o+h+|ah+|yes+|yep|yeah|and|ok(?:ay)?|sir|wow|now|finally|great|perfect|thx|"
-    r"thanks)[\s,.!]+)*"
+    r"(?:(?:oh my god|omg|lol|a?haha+|o+h+|ah+|yes+|yep|yeah|and|ok(?:ay)?|sir|wow|wah|yo+|heck yeah|hell yeah|aye|"
+    r"fine|cool|now|finally|great|perfect|thx|thanks)[\s,.!]+)*"
 )
 PRAISED = _compiled(
-    rf"{_LEAD}(?:(?:that'?s|that is|this is) )?(?:really |just |absolutely |so )*{PRAISE}\b",
+    rf"{_LEAD}(?:(?:that'?s|that is|this is|it'?s|it is|that was|it was|an?) )?(?:really |just |absolutely |"
+    rf"so )*{PRAISE}\b",
     rf"{_LEAD}(?:u|you)(?:'?re| r| are|r)? (?:rock|the best|a (?:life ?saver|star|legend|genius))|"
     rf"(?:omg )?ur a life ?saver",
     rf"{_LEAD}(?:it |that |this )?(?:now |totally |all |really )*(?:work(?:s|ed)|wrks|wrkd|functions|did it|does it|"
@@ -314,17 +379,26 @@ PRAISED = _compiled(
     rf"{_LEAD}(?:that|it|this|the \w+) (?:makes (?:perfect |a lot of |more |total )?sense(?: now)?|(?:clears|"
     rf"cleared) (?:it|that|things) up|"
     r"resolves|resolved|does it|is cleared|is very clear|is now in order)",
-    r"(?:exactly|precisely|just) what i\b|took long enough|about time|thank god",
+    r"good[.!]*$|(?:exactly|precisely|just) what i\b|took long enough|about time|thank god",
     r"(?!no\b)[^?]{1,60}[,.!] ?(?:thank you|thanks|cheers|ty)(?: so much| a lot| very much| for [\w ]{3,30})?[.!]*$",
+    rf"{_LEAD}(?:that'?ll|this will|that will|this'll|it will) do\b|{_LEAD}now i (?:get|got|understand|see)\b|"
+    rf"{_LEAD}(?:that|this|it) (?:answers|answered) (?:my|the|what)",
+    rf"{_LEAD}(?:that|it|this) makes (?:way |so much |much |a lot )?more sense|{_LEAD}that'?s what i(?:'m|"
+    rf" am) talking about|(?:you|u) (?:solved|fixed|nailed|saved|helped|made my day|cracked)|my problem is solved|"
+    rf"i am (?:much )?obliged",
+    r"i (?:do )?(?:think|believe|reckon) (?:that'?s|that has|that is|you'?ve) (?:it|cracked|done|solved|fixed|"
+    r"got it)|you(?:'ve| have) (?:put my mind|solved|fixed|helped|made my)",
     r"i think (?:that does it|that'?s (?:it|right))",
 )
 NO_PRAISE = re.compile(
-    r"\?|\b(?:but|though|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?!it|is\b|i\b|works|"
-    r"that|in\b|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|what about|try|"
-    r"instead|no worries|tell me|let'?s)\b",
+    r"\?|\b(?:but|though|although|rather|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?!it|"
+    r"is\b|i\b|works|that|in\b|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|"
+    r"what about|try|instead|no worries|tell me|let'?s)\b",
     re.IGNORECASE,
 )
 """What makes thanks something else: a request, a reservation, a refusal."""
 
-OWN_MATTER = re.compile(r"\b(?:should|shall|can|could|do|must|may) i\b[^?]*\?|\bcan (?:you|u) help\b", re.IGNORECASE)
+OWN_MATTER = re.compile(
+    r"\b(?:should|shall|can|could|do|must|may) i\b[^?]*\?|\bcan (?:you|u) help\b|\bwhat (?:now|next)\?", re.IGNORECASE
+)
 """Who asks what to do tells of something of their own."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fixed import ROOT
 
-from genome.collectors import turns
+from genome.collectors import turns, wording
 
 TURNS = [json.loads(line) for line in (ROOT / "tests/data/corrections.jsonl").read_text().splitlines()]
 CORRECTIVE = ("correction", "mistake")
@@ -20,7 +20,8 @@ FLOORS = {"corrective": (0.97, 0.90), "stated": (0.87, 0.80), "positive": (0.97,
 
 
 def plain(text: str) -> str:
-    return text.casefold().strip(" .!?,;:\"'`*")
+    spelled = wording.SHORTHAND.sub(lambda word: wording.SPELLED[word.group()], text)
+    return spelled.casefold().strip(" .!?,;:\"'`*")
 
 
 def counted(row: dict[str, Any]) -> Counter[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What a person's turn says about the answer before it: that it was wrong, what is right, that it was good, or nothing.
 
-Rules over the tables of `genome.collectors.wording`. Measured on turns that were held out while the rules were made:
-tests/data/corrections.jsonl, docs/collectors.md.
+Rules over the tables of `wording`, `complaints` and `praise`. Measured on turns that were written after the rules were
+fixed: tests/data/corrections.jsonl, docs/collectors.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from re import Match, Pattern
 from typing import Literal
 
-from genome.collectors import wording
+from genome.collectors import complaints, praise, wording
 
 Kind = Literal["correction", "mistake", "positive", "none"]
 LONGEST = 600
@@ -58,7 +58,7 @@ def read(text: str, answer: str = "") -> Reading:
         body = f"actually, {body}"  # wherever it stands
     if _first(wording.ASIDE, said) or _first(wording.ASIDE, body):
         return NONE
-    if _first(wording.RESTATED, body):
+    if _first(complaints.RESTATED, body):
         return Reading("mistake", restates=True)
     found = _hinted(said) or _denied(body, answer) or _unprompted(body, said, answer) or _complaint(said)
     return found or (Reading("positive") if _praises(said) else NONE)
@@ -84,12 +84,12 @@ def _denied(body: str, answer: str) -> Reading | None:
         return None
     if bare and not strong and answer.rstrip().endswith("?"):
         return None
-    if _first(wording.RESTATED, rest):
+    if _first(complaints.RESTATED, rest):
         return Reading("mistake", restates=True)
     stated = _stated(rest)
     if stated is not None:
         return stated
-    if strong or not rest or _first(wording.AFTER_NO, rest):
+    if strong or not rest or _first(complaints.AFTER_NO, rest):
         return Reading("mistake")
     return _complaint(rest)
 
@@ -153,21 +153,21 @@ def _checkable(match: Match[str], found: Reading, answer: str) -> bool:
 
 
 def _complaint(said: str) -> Reading | None:
-    if wording.OWN_MATTER.search(said):
+    if complaints.OWN_MATTER.search(said):
         return None
     for clause in _clauses(said)[:CLAUSES]:
         body = _without_fillers(clause)
         if _first(wording.ASIDE, body):
             return None
-        if _first(wording.RESTATED, body):
+        if _first(complaints.RESTATED, body):
             return Reading("mistake", restates=True)
-        if _first((*wording.MISTAKEN, *wording.COMPLAINTS, *wording.DENIAL), body):
+        if _first((*complaints.MISTAKEN, *complaints.COMPLAINTS, *wording.DENIAL), body):
             return Reading("mistake")
     return None
 
 
 def _praises(said: str) -> bool:
-    return not wording.NO_PRAISE.search(said) and _first(wording.PRAISED, said) is not None
+    return not praise.NO_PRAISE.search(said) and _first(praise.PRAISED, said) is not None
 
 
 def _correction(match: Match[str]) -> Reading | None:

@@ -1,4 +1,4 @@
-"""How people say that an answer was wrong, what is right, or that it was good: tables of patterns, and nothing else.
+"""How people say that an answer was wrong, and what is right: tables of patterns, and nothing else.
 
 `genome.collectors.turns` reads them. All are matched without regard to case, from the beginning of a turn or a clause.
 Words may be written as in text messages. What costs precision is left out: a wrong lesson is worse than a missed one.
@@ -10,15 +10,17 @@ import re
 from re import Pattern
 
 
-def _any(*patterns: str) -> str:
+def any_of(*patterns: str) -> str:
+    """One pattern that matches what any of these does."""
     return "(?:" + "|".join(patterns) + ")"
 
 
-def _compiled(*patterns: str) -> tuple[Pattern[str], ...]:
+def compiled(*patterns: str) -> tuple[Pattern[str], ...]:
+    """Patterns without regard to case."""
     return tuple(re.compile(pattern, re.IGNORECASE | re.DOTALL) for pattern in patterns)
 
 
-WRONG = _any(
+WRONG = any_of(
     r"(?:so |absolutely |utterly |totally |completely |plain |just |simply |all |very )*(?:wr?o?ng|rong|incorrect|"
     r"inaccurate|untrue|false|mistaken|erroneous|rubbish|nonsense|bullshit|garbage|useless)\b(?! (?:to|for|if|when|"
     r"of|with)\b)",
@@ -50,15 +52,16 @@ NO = r"no+(?:[\s,]+no+)+|no+(?:pe?)?|na+h*|naw"
 
 SPELLED = {
     "u": "you", "ur": "your", "r": "are", "da": "the", "teh": "the", "tht": "that", "dat": "that", "dis": "this",
-    "nt": "not", "cnt": "can't", "dnt": "don't", "wat": "what", "gd": "good", "ite": "it's", "cn": "can", "shud": "should",
-    "doesnt": "doesn't", "didnt": "didn't", "dont": "don't", "wont": "won't", "isnt": "isn't", "cant": "can't",
+    "nt": "not", "cnt": "can't", "dnt": "don't", "wat": "what", "gd": "good", "ite": "it's", "cn": "can",
+    "shud": "should", "doesnt": "doesn't",
+    "didnt": "didn't", "dont": "don't", "wont": "won't", "isnt": "isn't", "cant": "can't",
     "wasnt": "wasn't", "thats": "that's", "ive": "I've", "im": "I'm",
 }  # fmt: skip
 """Words of text messages, as they are read. Only in lower case: R and Da may be names."""
 SHORTHAND = re.compile(rf"(?<![\w'`\"/.-])(?:{'|'.join(SPELLED)})(?![\w'`\"/.-])")
 
 FILLER = re.compile(
-    _any(
+    any_of(
         r"h+m+|u+h+m?|um+|erm*|oh+|ah+|eh+|huh|well|lol|lmao|ha(?:ha)*|ugh+|crikey|what\?",
         r"oops|wait(?: a (?:minute|second|sec))?|hang on|hold on|ok(?:ay)?|yeah|right|look|listen|so|and|but|"
         r"though|again",
@@ -83,7 +86,7 @@ FILLER = re.compile(
 )
 """What may stand before the matter."""
 
-ASIDE = _compiled(
+ASIDE = compiled(
     r"no+,? (?:worr|prob|bother|issue|rush|hurry|need|thank|thx|ty\b|idea|clue|doubt|offen[cs]e|more\b|matter|"
     r"biggie|stress)",
     r"(?:no+[\s,]+)+(?:that'?s (?:all|it|fine|ok|enough|good)|that (?:will|would) be all|it'?s (?:fine|ok|good|"
@@ -121,7 +124,7 @@ HINTED = re.compile(
 )
 """A denial that is not said. Only a statement behind it counts."""
 
-DENIAL = _compiled(
+DENIAL = compiled(
     rf"(?:{ANSWER})(?:{IS})?(?: still| also| simply| just)? {WRONG}(?: again| too| sir)?",
     rf"(?:{ANSWER}){IS_NOT} (?:quite |at all |really |even |actually |entirely |be )*(?:right|rite|correct|true|"
     rf"accurate)\b(?: at all)?",
@@ -159,7 +162,7 @@ TAG = re.compile(
 )
 """What may stand behind the matter."""
 
-STATED = _compiled(
+STATED = compiled(
     rf"(?:the |da )?answer(?: is| was| should be|:) {_RIGHT}{_NOT}?{_END}",
     rf"(?:the |da )?(?:correct|right|actual|proper|good|real|exact)(?: \w+){{0,2}}?(?:{_BE}|:) (?::|"
     rf",)?{_NAMED}{_RIGHT}{_NOT}?{_END}",
@@ -176,7 +179,7 @@ STATED = _compiled(
 )
 """After a denial: what is right, and what it stands in place of. The first that matches counts."""
 
-UNPROMPTED = _compiled(
+UNPROMPTED = compiled(
     rf"(?:is|was|should)n'?t {_TOPIC} (?P<right>\S*\d\S*(?: \S{{1,3}})?)\?+$",
     rf"(?:it's|its|it is|that's|it should be|it must be) not [\"'`]?(?P<instead>[^,;!?]+?)[\"'`]?(?:,| but|"
     rf";)? (?:it's|its|it is|it was|but|that's) {_RIGHT}{_END}",
@@ -195,7 +198,7 @@ UNPROMPTED = _compiled(
 )
 """A right answer said without a denial: only in forms that say nothing else."""
 
-ALONE = _compiled(
+ALONE = compiled(
     rf"(?:the |da )(?:correct|right|proper|actual|exact)(?: \w+){{0,2}}?(?: is| was|"
     rf" should be) {_NAMED}{_RIGHT}{_NOT}?{_END}",
     rf"(?:actually, )?(?:that'd be|that would be|you mean) {_RIGHT}{_END}",
@@ -244,161 +247,3 @@ CONCRETE = re.compile(
 
 EXACT = re.compile(r"\d|[`\"]")
 """What a wish seldom has: of *should be* nothing less is taken for a correction."""
-
-COMPLAINTS = _compiled(
-    rf"(?:{ANSWER})(?: just| only)? (?:reads?|sounds?|looks?|feels?) (?:like|wrong|off|robotic|odd|weird)\b",
-    r"(?:that|this|it)(?:'s| is| was)? (?:just )?(?:a )?(?:total |complete |huge )?(?:waste of time|dead link|"
-    r"broken link|mess|disaster)",
-    r"(?:absolute|complete|total|utter|pure)(?:ly)? (?:nonsense|rubbish|garbage|crap|bollocks|bull\w*|drivel|tripe)",
-    r"(?:bad|dead|broken|wrong|invalid) (?:link|url|output|answer|result|syntax|format|language|country|year|unit|"
-    r"version)s?[.!]*$",
-    r"(?:no (?:output|effect|luck|difference|result|dice|joy)|off by (?:one|a \w+)|too (?:long|short|vague|"
-    r"generic)|empty|crashes|fails|hangs)[.!]*$",
-    rf"(?:{ANSWER})(?:{IS})?(?: still| simply| just)? not (?:at all |really |quite |very |that |even )*(?:satisf\w+|"
-    rf"good(?: enough)?|helpful|useful|acceptable|usable|enough|relevant|what)\b",
-    rf"(?:{ANSWER})?(?: ?still| ?just)? ?(?:does|do|did|has|have|was|wo|ca|could)(?:n'?t| not| nt)(?: quite| really|"
-    rf" even| actually)? (?:correspond|ring true|agree|fit|apply|open|load|show|install|start|parse|render|"
-    rf"do (?:anything|what)|add up|sit right)\b",
-    r"(?:the (?:figures|numbers|dates|names|examples|passage|quote|steps|instructions)[\w ]{0,40}?) (?:do not|"
-    r"does not|don'?t|doesn'?t|is not|are not|isn'?t|aren'?t|cannot|can'?t) (?:correspond|match|agree|add up|exist|"
-    r"to be found|be found|work|appear)",
-    r"(?:that|it|this)(?: still)? (?:ai|wo)n'?t (?:gonna |going to )?(?:work|fly|compile|do|run|open|cut it)\b|"
-    r"(?:it|this|that)(?: still| just)+ (?:hangs|crashes|fails|breaks|loops|freezes)",
-    r"(?:you|you've|you have|i wonder (?:if|whether) you|i think you)(?: may| might)?(?: have)?(?: also| just|"
-    r" completely| only)? (?:overlooked|counted|left out|left off|cut|deleted|removed|repeated|reversed|duplicated|"
-    r"dropped|lost|invented|failed|neglected|hallucinated|contradict\w*|assumed|stopped|ran out|truncated|"
-    r"got \w+ (?:wrong|backwards)|not taken|not included|not considered|haven'?t|did not|didn'?t)\b",
-    r"you(?:'re| are) (?:having a laugh|making (?:this|that|it|things) up|not (?:listening|reading|answering)|"
-    r"missing the point|repeating|contradicting|hallucinating)",
-    r"(?:your|ur) (?:math|maths|logic|arithmetic|sum|sums|facts|numbers|dates|grammar|code|regex|formatting|"
-    r"indentation)(?:'s| is| are| was| were)? (?:off|wrong|bad|broken|wonky|dodgy|out)\b|(?:bit|rather|very|"
-    r"pretty) (?:dodgy|off|vague|misleading)\b",
-    r"i (?:can'?t|cannot|could not|couldn'?t|don'?t) (?:even )?(?:open|see|find|run|access|read|use|install) (?:it|"
-    r"that|this|any of|the \w+ (?:you|u))\b|i don'?t see (?:that|this|any such)",
-    r"i (?:just )?(?:ran|tried|followed|follow|used|installed|pasted|clicked) (?:it|that|this|your|"
-    r"the (?:instructions|steps|code|command|link))\b.{0,20}?(?:and|but|,)",
-    r"(?:can (?:you|u) |could you |will you |please |kindly )+(?:just )?(?:read|understand|listen|pay attention|"
-    r"re-?read)\b(?! (?:this|the following|through))",
-    r"i(?:'m| am) (?:a bit |a little |rather |still )?(?:unsure|not sure|doubtful|sceptical|"
-    r"skeptical) about (?:that|your)\b|i (?:doubt|question) (?:that|this)\b|i find (?:this|that|"
-    r"your)[\w ]{0,20} (?:un\w+|hard to believe|confusing|wrong)",
-    r"this is the (?:second|third|fourth|\w+th) time (?:you|u)",
-    r"(?:that'?s|this is|it'?s) (?:the )?(?:exact )?same [\w ]{1,20}(?:you|as before|again)|(?:that|it|"
-    r"this) made (?:it|things) worse",
-)
-"""More complaints, in looser words."""
-
-AFTER_NO = _compiled(
-    r"it (?:says|said|prints|throws|returns|gives|fails|crashes|shows|still|just)\b|still\b|same\b",
-    r"(?:the |my )?(?:same )?(?:output|result|code|link|command|script|function|tests?|page|file|error|screen|"
-    r"build|app|program|site|problem|crash)s?\b(?: \w+)* (?:is|are|was|fail|print|return|say|do|does|crash|show|"
-    r"throw|give)",
-)
-"""News after a no that say what still goes wrong."""
-
-RESTATED = _compiled(
-    r"(?:actually,? )?(?:i|im) ?(?:meant|ment|mean|said|sed)(?: the| to say)? (?!to\b|it\b|thank|you\b|that i\b)",
-    r"(?:actually,? )?i(?:'m| am| was)? (?:asked|asking|askin|told|requested)(?: you)?(?: 4| for| about| to|"
-    r" not to)\b|i (?:asked|requested|was(?: sort of| kind of)? (?:hoping|looking|after)) (?!to\b|if\b|whether\b|"
-    r"my\b|him\b|her\b|them\b|a friend|the \w+ (?:if|to)\b)\w+|i (?:did|clearly|specifically|already) (?:say|said|"
-    r"asked?|told)\b",
-    r"(?:i (?:probably )?(?:wasn'?t clear|should have been (?:clearer|more (?:clear|precise))))",
-    r"i wanted to say\b",
-    r"i told (?:you|u)\b|(?:y|why) (?:r|are|do|did) (?:u|you) (?:giving|give|keep|lying|using|change|ignore)",
-)
-"""Who says again what was asked. The answer missed it, and what is right is not said."""
-
-MISTAKEN = _compiled(
-    rf"(?:{ANSWER})(?: \w+ly| still| just| also)?{IS_NOT} (?:\w+ly |even |seem to |quite |at all |gonna |going to )*"
-    r"(?:work|wrk|compile|run|help|answer|address|make sense|add(?:s)? up|match|look right|function|exist|cover|"
-    r"include|account|support|solve|fix|what|wat|how|right|correct|be right|a real|a thing)",
-    rf"(?:{ANSWER})(?:{IS})? (?:still )?not (?:quite |even |at all |gonna |really |exactly )*(?:work|wrk|compil|"
-    rf"help|what|wat|how|right|correct|a real|the \w+|function|match|it$)",
-    rf"(?:{ANSWER}|the code)(?:{IS})? (?:ded|dead|broken|useless|garbage|nonsense|way off|(?:an? |complete |"
-    rf"load of |old )*(?:nonsense|rubbish|garbage|tosh|lie)|completely useless|giving wrong|coming again)",
-    r"(?:that'?s |that is )?(?:so )?(?:not|nt) (?:wat|what) i\b|(?:that|tht|dat) ain'?t (?:it|right)",
-    r"(?:it |this |that |the code )?(?:does|do|did|is|has|have)(?:n'?t| not) (?:work|wrk|wrking|working|compile|"
-    r"run|help|function|worked)\b",
-    r"(?:it'?s? |this |that )?(?:still |nope )*not (?:working|wrking|compiling|helpful|correct|right)\b",
-    r"(?:it's |its |it is |nope,? )?still (?:broken|wrong|not|doesn'?t|getting|the same|failing|incorrect)",
-    r"(?:the |ur |your )?(?:same )?(?:error|mistake) (?:again|is coming)|same (?:error|problem|issue|mistake|thing|"
-    r"result|answer|nonsense)\b|missing [\w ]{1,30}[.!]*$|doesn'?t (?:help|work)",
-    r"i(?:'m)? (?:still )?(?:get|getting|got) (?:the same|an|this) (?:error|problem|exception|result)",
-    r"(?:i tried(?: \w+)?,? but )?it (?:still )?(?:gives|throws|says|shows|returns) (?:me )?(?:the same|an error|"
-    r"\"|wrong|error)",
-    r"(?:this|that|the|your) (?:code|script|query|command|regex|function) (?:throws|fails|crashes|gives|is not|"
-    r"does ?n.t)",
-    r"(?:i don'?t|i do not) (?:think|believe|feel) (?:that'?s?|this|it|you|your)(?!.*\b(?:need|should|want)\b)",
-    r"i'?m not (?:convinced|(?:entirely |quite |really |so )?sure about (?:that|this))|i'?m not (?:entirely |"
-    r"quite |really )?sure (?:that'?s|this is|that is) (?:right|correct)",
-    r"(?:you|u|you've|you have) (?:forgot|missed|skipped|ignored|omitted|misunderstood|misread|broke|made (?:that|"
-    r"this|it|up)|totally made|didn'?t (?:answer|anser|read|do|include|understand|listen)|have not (?:understood|"
-    r"answered)|did not (?:answer|understand|read)|answered (?:other|something|the wrong)|are not (?:getting|"
-    r"understanding|listening)|don'?t (?:get|understand) (?:me|my|what)|muddled|got (?:it|that|completely|"
-    r"the wrong)|keep (?:\w+ing)\b|(?:have )?(?:given|gave|giving) (?:me )?(?:the )?same)",
-    r"did (?:you|u) even (?:read|listen|look)|are you sure(?: about (?:that|this|it)| (?:that'?s|this is|"
-    r"that is) \w+)?\W*$|(?:kindly |please )?re-?check\b|what the (?:hell|heck|fuck) is (?:this|that)|"
-    r"stop (?:making|lying|inventing|hallucinating)",
-    r"there'?s? (?:is )?(?:an? )?(?:no such|error in|mistake in|errors in|mistakes in)|(?:this|that|"
-    r"it) (?:contradicts|does not)",
-    r"(?:your|the|ur) (?:answer|response|reply|explanation) (?:has|have|had|contains|fails|misses|ignores|"
-    r"is missing|leaves out)",
-    rf"(?:{ANSWER})(?: still)? (?:makes? no sense|omits?|lacks?|fails?|ignores?|misses|overlooks?|came out|"
-    rf"contradicts?|is missing|makes absolutely)",
-    rf"(?:{ANSWER})(?: still| really)?(?:{IS_NOT}) (?:sound|seem|look|feel|quite it\b|it\b|there\b)|neither of the|"
-    rf"none of (?:the|these|those|your)",
-    r"i (?:already |have )*(?:tried|followed) (?:that|this|it|your|all)|no luck\b|this is (?:the |an)?other question",
-    r"i have checked|that (?:can'?t|cannot) be (?:right|correct|true)|there'?s no such",
-)
-"""Complaints about an answer that do not say what is right."""
-
-PRAISE = _any(
-    r"th?an(?:k|x)s?(?: you| u)?|thx|tysm|ty|cheers|ta|much appreciated|i(?: really)? appreciate|i am (?:most |"
-    r"very |so )?grateful|(?:many|most) thanks",
-    r"perfect(?:ly)?|perf|great|brilliant|excellent|awesome|superb|amazing|wonderful|fantastic|lovely|sweet|nice|"
-    r"good (?:job|work|answer|explanation)|love (?:it|this|that)|solved|very good|spot on|exactly|"
-    r"yes+[,! ]+(?:exactly|that'?s|it|perfect|ty|thx)|yep|correct|works|finally|ah,? that'?s|grand|bingo|nailed it|"
-    r"job done|top notch|marvellous|admirable|(?:very|so|really|too|super|most) (?:good|helpful|useful|nice|clear|"
-    r"kind)|good stuff|well done|bravo",
-)
-_LEAD = (
-    r"(?:(?:oh my god|omg|lol|a?haha+|o+h+|ah+|yes+|yep|yeah|and|ok(?:ay)?|sir|wow|wah|yo+|heck yeah|hell yeah|aye|"
-    r"fine|cool|now|finally|great|perfect|thx|thanks)[\s,.!]+)*"
-)
-PRAISED = _compiled(
-    rf"{_LEAD}(?:(?:that'?s|that is|this is|it'?s|it is|that was|it was|an?) )?(?:really |just |absolutely |"
-    rf"so )*{PRAISE}\b",
-    rf"{_LEAD}(?:u|you)(?:'?re| r| are|r)? (?:rock|the best|a (?:life ?saver|star|legend|genius))|"
-    rf"(?:omg )?ur a life ?saver",
-    rf"{_LEAD}(?:it |that |this )?(?:now |totally |all |really )*(?:work(?:s|ed)|wrks|wrkd|functions|did it|does it|"
-    rf"did the trick|"
-    r"(?:solved|fixed|sorted) it|helped|resolved)\b",
-    rf"{_LEAD}(?:that'?s|that is|this is|this|that)(?: really)? (?:exactly |precisely |just |only )*(?:what i|it\b|"
-    rf"right\b|correct\b|"
-    r"the one|(?:so|very|really) (?:clear|helpful|kind|useful)|done the trick|perfect|i wanted)",
-    rf"{_LEAD}(?:that|it|this|the \w+) (?:makes (?:perfect |a lot of |more |total )?sense(?: now)?|(?:clears|"
-    rf"cleared) (?:it|that|things) up|"
-    r"resolves|resolved|does it|is cleared|is very clear|is now in order)",
-    r"good[.!]*$|(?:exactly|precisely|just) what i\b|took long enough|about time|thank god",
-    r"(?!no\b)[^?]{1,60}[,.!] ?(?:thank you|thanks|cheers|ty)(?: so much| a lot| very much| for [\w ]{3,30})?[.!]*$",
-    rf"{_LEAD}(?:that'?ll|this will|that will|this'll|it will) do\b|{_LEAD}now i (?:get|got|understand|see)\b|"
-    rf"{_LEAD}(?:that|this|it) (?:answers|answered) (?:my|the|what)",
-    rf"{_LEAD}(?:that|it|this) makes (?:way |so much |much |a lot )?more sense|{_LEAD}that'?s what i(?:'m|"
-    rf" am) talking about|(?:you|u) (?:solved|fixed|nailed|saved|helped|made my day|cracked)|my problem is solved|"
-    rf"i am (?:much )?obliged",
-    r"i (?:do )?(?:think|believe|reckon) (?:that'?s|that has|that is|you'?ve) (?:it|cracked|done|solved|fixed|"
-    r"got it)|you(?:'ve| have) (?:put my mind|solved|fixed|helped|made my)",
-    r"i think (?:that does it|that'?s (?:it|right))",
-)
-NO_PRAISE = re.compile(
-    r"\?|\b(?:but|though|although|rather|however|didn'?t|doesn'?t|don'?t|not|isn'?t|still|unfortunately|now (?!it|"
-    r"is\b|i\b|works|that|in\b|all\b)\w+|can you|could you|please|(?:one|1|another) (?:more|thing|question)|next|"
-    r"what about|try|instead|no worries|tell me|let'?s)\b",
-    re.IGNORECASE,
-)
-"""What makes thanks something else: a request, a reservation, a refusal."""
-
-OWN_MATTER = re.compile(
-    r"\b(?:should|shall|can|could|do|must|may) i\b[^?]*\?|\bcan (?:you|u) help\b|\bwhat (?:now|next)\?", re.IGNORECASE
-)
-"""Who asks what to do tells of something of their own."""

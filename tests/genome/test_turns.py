@@ -1,4 +1,4 @@
-"""What a person's turn says about the answer before it, measured on turns held out while the rules were made."""
+"""What a person's turn says about the answer before it, measured on turns written after the rules were fixed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genome.collectors import turns, wording
 TURNS = [json.loads(line) for line in (ROOT / "tests/data/corrections.jsonl").read_text().splitlines()]
 CORRECTIVE = ("correction", "mistake")
 MEASURES = ("corrective", "stated", "positive")
-FLOORS = {"corrective": (0.97, 0.90), "stated": (0.87, 0.80), "positive": (0.97, 0.88)}
+FLOORS = {"corrective": (0.97, 0.78), "stated": (0.90, 0.64), "positive": (0.93, 0.90)}
 """Precision and recall on the held-out part, a little below what docs/collectors.md says was reached."""
 
 
@@ -67,7 +67,7 @@ def table() -> str:
 
 
 def test_the_set_is_what_it_should_be() -> None:
-    """At least 400 turns in ten registers, two fifths of them no corrections, in the held-out part too."""
+    """At least 200 turns a part, in ten registers, two fifths of them no corrections."""
     for part in ("held-out", "development"):
         rows = [row for row in TURNS if row["part"] == part]
         assert len(rows) >= 200 and len({row["register"] for row in rows}) == 10

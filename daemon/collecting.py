@@ -54,7 +54,8 @@ def gather(order: Order, now: float, limits: Intake, endpoint: ChatEndpoint | No
 
     InvalidInput if no row of any file could be read.
     """
-    check_name(order.persona, "persona"), check_name(order.domain, "domain")
+    check_name(order.persona, "persona")
+    check_name(order.domain, "domain")
     defaults = Defaults(int(now * 1000), order.persona, order.domain)
     harvest, known, read = Harvest(), set(), 0
     for path in order.paths:
@@ -133,8 +134,8 @@ async def _classified(
 
 
 async def _ask(doubts: Sequence[tuple[tuple[Conversation, dict[int, Reading]], int]], endpoint: ChatEndpoint) -> None:
-    """Puts what the model reads into the readings. The first failure ends all: half of a file's turns would be
-    another file's."""
+    """Puts what the model reads into the readings. The first failure ends all, for half of the turns read would be
+    collected as if it were all."""
     limiter, failed = anyio.CapacityLimiter(AT_ONCE), []
 
     async def one(conversation: Conversation, readings: dict[int, Reading], place: int) -> None:

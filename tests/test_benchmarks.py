@@ -32,6 +32,20 @@ def test_the_intake_benchmark_prints_its_keys() -> None:
     assert all(value > 0 for value in found.values())
 
 
+def test_the_judgement_benchmark_prints_its_keys() -> None:
+    """Few deployments, judged by the code that judges in earnest; a rate stands beside what is promised."""
+    found = keys("benchmarks.judgement", "--json", "--deployments", "5")
+    assert found.keys() == {
+        "false_promotions",
+        "false_refusals",
+        "kept_of_the_best_after_ten",
+        "false_rollbacks",
+        "missed_regressions",
+        "samples_to_detect",
+    }
+    assert found["false_rollbacks"]["promised"] == 0.01 and found["samples_to_detect"]["20_points"] < 500
+
+
 def test_the_decoding_benchmark_prints_its_keys() -> None:
     """One object on the last line, with a ratio for every key that the small model has."""
     found = keys("benchmarks.serve", "--json", "--models", "S", "--rounds", "1")

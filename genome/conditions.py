@@ -117,6 +117,13 @@ KINDS = (
         resolved_by=PROMOTED,
     ),
     Kind(
+        "suspected/{persona}/{domain}",
+        "critical",
+        "{adapter} serves worse than its predecessor, and was left to serve: {reason}",
+        raised_by=(On("regression_suspected"),),
+        resolved_by=(On("rolled_back"), *PROMOTED),
+    ),
+    Kind(
         "quality/{persona}/{domain}/{metric}",
         "warning",
         "{metric} of {persona}/{domain} dropped to {value}",

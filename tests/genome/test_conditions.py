@@ -106,6 +106,7 @@ EVENTS: dict[str, tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, dict[s
     "training-failed/helper/git": ([("job_failed", DOMAIN)], [("trained", DOMAIN), PROMOTED]),
     "refused/helper/git": ([REFUSED], [PROMOTED, ("judged", {**DOMAIN, "promote": True})]),
     "regression/helper/git": ([("rolled_back", {**DOMAIN, "by": "feedback"})], [PROMOTED]),
+    "suspected/helper/git": ([("regression_suspected", DOMAIN)], [("rolled_back", DOMAIN), PROMOTED]),
     "quality/helper/git/user_satisfaction": (
         [("quality_dropped", {**DOMAIN, "metric": "user_satisfaction", "value": 0.4})],
         [("quality_recovered", {**DOMAIN, "metric": "user_satisfaction"})],

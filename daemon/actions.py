@@ -84,6 +84,11 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
     return Started(batch_id, job)
 
 
+def rebuild(home: Home, persona: str, domain: str) -> Batch:
+    """Trains a domain's served version again: without what was retracted, or all anew from the base."""
+    return orders.rebuild(home, check_name(persona, "persona"), check_name(domain, "domain"), "rebuilt by hand")
+
+
 def pause(home: Home) -> None:
     files.write(home.paused, b"")
 

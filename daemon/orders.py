@@ -9,10 +9,11 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, jobs, registry
+from genome import adapters, batches, curriculum, files, jobs, rebuilding, registry, retraction
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config
-from genome.jobs import Example, Job
+from genome.errors import Conflict, NotFound
+from genome.jobs import Example, Job, JobDirectory
 from genome.layout import Home
 
 
@@ -33,9 +34,9 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     stack = registry.stack_of(home, batch.persona)
     lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
              (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
-    parent = lines.get((batch.persona, batch.domain))
+    parent = batch.parent if batch.rebuilds else lines.get((batch.persona, batch.domain))
     job = Job(
-        id=job_id(batch),
+        id=next_job_id(home, batch),
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
@@ -47,12 +48,38 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
         settings=config.training.settings(),
         created=int(time.time() * 1000),
     )
-    jobs.create(home, job, _examples(home, config, batch, fingerprint), held)
+    directory = jobs.create(home, job, _examples(home, config, batch, fingerprint), held)
+    retraction.recheck(home, directory)
     return job
 
 
-def job_id(batch: Batch) -> str:
-    return f"job-{batch.id.removeprefix('batch-')}"
+def job_id(batch: Batch, attempt: int = 1) -> str:
+    return f"job-{batch.id.removeprefix('batch-')}{f'.{attempt}' if attempt > 1 else ''}"
+
+
+def next_job_id(home: Home, batch: Batch) -> str:
+    """Of the attempt that is due: another one after each that was withdrawn."""
+    attempt = 1
+    while (ended := JobDirectory(home.completed_jobs / job_id(batch, attempt)).result()) and ended.withdrawn:
+        attempt += 1
+    return job_id(batch, attempt)
+
+
+def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
+    """Queues a batch that trains a domain's served version again: `genome.rebuilding.plan` says from where."""
+    with files.locked(home.lock):
+        waits = {batch.id for batch in rebuilding.standing(home, persona, domain)}
+        under_way = [directory.id for directory in jobs.active(home) if (job := directory.job()).batch not in waits
+                     and (job.persona, job.domain) == (persona, domain)]  # fmt: skip
+        if under_way:
+            raise Conflict(
+                f"{under_way[0]} of {persona}/{domain} is under way, and a rebuild would lack what it teaches",
+                "Wait for it: genome training status --watch",
+            )
+        batch = rebuilding.queue(home, persona, domain, reason, time.time())
+    if batch is None:
+        raise NotFound(f"{persona}/{domain} has no archived batch to train again", "genome buffer status shows them")
+    return batch
 
 
 def _examples(home: Home, config: Config, batch: Batch, fingerprint: str) -> Iterator[Example]:

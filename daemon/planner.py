@@ -95,7 +95,7 @@ def unordered(home: Home) -> list[Batch]:
         waiting = batches.all_queued(home)
     chosen = []
     for batch in waiting:
-        if (batch.persona, batch.domain) not in busy and orders.job_id(batch) not in known:
+        if (batch.persona, batch.domain) not in busy and orders.next_job_id(home, batch) not in known:
             busy.add((batch.persona, batch.domain))
             chosen.append(batch)
     return chosen

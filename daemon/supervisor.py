@@ -25,7 +25,7 @@ from daemon.planner import Planner
 from daemon.pruner import Pruner
 from daemon.runner import Runner
 from daemon.worker_client import WorkerClient
-from genome import bases, batches, files
+from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
 from genome.config import Config
 from genome.errors import GenomeError
@@ -166,6 +166,7 @@ def recover(home: Home) -> None:
         batches.settle(home)
         for path in _half_made(home):
             files.remove(path)
+        retraction.settle(home, time.time())
 
 
 def _half_made(home: Home) -> list[Path]:

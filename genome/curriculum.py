@@ -11,11 +11,20 @@ from genome.signals import Signal
 
 
 def training_part(home: Home, batch: Batch) -> list[Signal]:
+    if batch.rebuilds:
+        asked = {signal.question for signal in held_out_part(home, batch)}
+        lost = superseded(home, batch.persona, batch.domain)
+        again = (signal for old in batches.rebuilt(home, batch) for signal in training_part(home, old))
+        return [signal for signal in again if signal.question not in asked and signal.id not in lost]
     kept_out = {*batch.held_out, *batch.superseded}
     return [signal for signal in batches.signals(home, batch) if signal.teaches and signal.id not in kept_out]
 
 
 def held_out_part(home: Home, batch: Batch) -> list[Signal]:
+    if batch.rebuilds:
+        lost = superseded(home, batch.persona, batch.domain)
+        again = (signal for old in batches.rebuilt(home, batch) for signal in held_out_part(home, old))
+        return [signal for signal in again if signal.id not in lost]
     held_out = set(batch.held_out)
     return [signal for signal in batches.signals(home, batch) if signal.id in held_out]
 
@@ -32,6 +41,7 @@ def replay_part(home: Home, batch: Batch, count: int) -> list[Signal]:
     earlier = [
         signal
         for old in batches.archived(home, batch.persona, batch.domain)
+        if old.id not in batch.rebuilds
         for signal in training_part(home, old)
         if signal.question not in held_out and signal.id not in lost
     ]

@@ -126,6 +126,8 @@ class Result(Record):
     """Id of the candidate."""
     reason: str | None = None
     """Why there is no candidate."""
+    withdrawn: bool = False
+    """Whether it was ended from outside, so that its batch is ordered again under another id."""
     train_seconds: float = 0.0
     """Of the trainer processes, start to exit, added over resumptions."""
 

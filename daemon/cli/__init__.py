@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, buffer, continuous, serving, training, upkeep
+from daemon.cli import adapters, buffer, continuous, serving, signals, training, upkeep
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
@@ -25,6 +25,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_ma
 serving.register(app)
 upkeep.register(app)
 app.add_typer(buffer.app, name="buffer")
+app.add_typer(signals.app, name="signal")
 app.add_typer(training.app, name="training")
 app.add_typer(adapters.app, name="adapter")
 app.add_typer(continuous.app, name="continuous")

@@ -167,9 +167,11 @@ def _print_status(found: dict[str, Any]) -> None:
     for row in found["buffer"]["domains"]:
         print(f"buffer   {row['persona']}/{row['domain']}: {row['pending']} pending, {row['queued']} queued, "
               f"{row['archived']} archived, {row['set_aside']} set aside, {row['superseded']} superseded, "
-              f"{row['evidence']} evidence")  # fmt: skip
+              f"{row['retracted']} retracted, {row['evidence']} evidence")  # fmt: skip
     print(f"rejected {found['buffer']['rejected_lines']} lines")
     for job in found["jobs"]:
         print(f"job      {job['job']}: {job['state']} {job['step']}/{job['steps'] or '?'}")
     for persona in found["personas"]:
         print(f"served   {persona['persona']}: {', '.join(persona['stack']) or 'the base alone'}")
+        for adapter, signals in persona["tainted"].items():
+            print(f"tainted  {adapter}: trained on {len(signals)} retracted signals (genome adapter blame {adapter})")

@@ -76,7 +76,9 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
         return Started(batch.id, orders.job_id(batch))
     with files.locked(home.lock):
         directory = jobs.find(home, job)
-        batch_id = directory.job().batch
+        batch_id, result = directory.job().batch, directory.result()
+        if result is not None and result.withdrawn:
+            raise Conflict(f"{job} was withdrawn: {result.reason}", "Its batch is ordered again by itself")
         if directory.state() == "failed":
             jobs.retry(home, directory)
         else:

@@ -27,7 +27,7 @@ def trained(home: Home) -> TrainedHome:
 
 
 def test_a_version_leads_to_its_signals(trained: TrainedHome, signal: Make) -> None:
-    """All it was trained on itself, replayed ones included, with where each lies now; its parents, batch and verdict."""
+    """All it was trained on itself, replayed ones included, and where each lies now; its parents, batch and verdict."""
     home = trained.home
     first = trained.turn([signal(i, id=f"first-{i:04d}") for i in range(20)])
     second = trained.turn([signal(100 + i, id=f"second-{i:04d}") for i in range(20)])

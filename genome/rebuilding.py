@@ -65,6 +65,14 @@ def standing(home: Home, persona: str, domain: str) -> list[Batch]:
     return [batch for batch in batches.queued(home, persona, domain) if batch.rebuilds]
 
 
+def lost(home: Home, batch: Batch) -> set[str]:
+    """Ids of batches the served version was trained on, and a rebuild was not: promoted after it was queued."""
+    known, served = provenance.versions(home), serving(home, batch.persona, batch.domain)
+    trained = provenance.batches_of(home, known, batch.parent) if batch.parent else set()
+    archived = {old.id for old in batches.archived(home, batch.persona, batch.domain)}
+    return archived & provenance.batches_of(home, known, served) - trained - set(batch.rebuilds)
+
+
 def teaches(home: Home, wanted: Plan) -> bool:
     """Whether anything is left to train."""
     return any(curriculum.training_part(home, batch) for batch in wanted.again)

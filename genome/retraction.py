@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from genome import batches, curriculum, files, jobs, provenance, rebuilding, tombstones
+from genome import batches, curriculum, files, jobs, provenance, rebuilding, registry, tombstones
 from genome.batches import Batch
 from genome.errors import InvalidInput
 from genome.jobs import JobDirectory, Result
@@ -80,12 +80,13 @@ def _carry_out(home: Home, retraction: Retraction, now: float, found: Place) -> 
         tombstones.bury(path, signal_id)
     trained, descendants = provenance.holders(provenance.versions(home), persona, domain, signal_id)
     marked = (*trained, *descendants)
+    _end_promoted(home, persona, domain)
     serving = tuple(each for each in marked if each in provenance.serving(home))
     withdrawn = tuple(_withdraw_jobs(home, retraction, bool(serving)))
     _scrub(home, retraction)
-    _set_aside_empty(home, persona, domain)
+    _set_aside_empty(home, retraction)
     rebuild = None
-    if serving or rebuilding.standing(home, persona, domain):
+    if serving or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
         rebuild = rebuilding.queue(home, persona, domain, f"{signal_id} was retracted", now)
     tombstones.carried_out(home, retraction)
     inbox = tuple(_dropped(home, found.stored.origin))
@@ -101,10 +102,32 @@ def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterato
         job = directory.job()
         if (job.persona, job.domain) != names:
             continue
-        stale = provenance.trains_on(directory, retraction.signal, names) or (rebuilt and job.batch not in spared)
-        if stale and _may_withdraw(home, directory):
+        stale = provenance.trains_on(directory, retraction.signal, names) and not _scrubbing_will_do(home, directory)
+        if (stale or (rebuilt and job.batch not in spared)) and _may_withdraw(home, directory):
             withdraw(home, directory)
             yield directory.id
+
+
+def _scrubbing_will_do(home: Home, directory: JobDirectory) -> bool:
+    """Whether a job was held by hand before anything was started, and has other signals to train on."""
+    untouched = directory.held.exists() and directory.result() is None and not directory.events()
+    return untouched and bool(curriculum.training_part(home, batches.find(home, directory.job().batch)))
+
+
+def _end_promoted(home: Home, persona: str, domain: str) -> None:
+    """What a killed gate had promoted and not yet put away: its batch is archived, and can be rebuilt."""
+    if files.is_held(home.daemon_lock):
+        return  # the gate does it
+    for directory in jobs.active(home):
+        job = directory.job()
+        if (job.persona, job.domain) == (persona, domain) and _promoted(home, directory):
+            batches.archive(home, batches.find(home, job.batch))
+            jobs.complete(home, directory)
+
+
+def _promoted(home: Home, directory: JobDirectory) -> bool:
+    job = directory.job()
+    return any(made.job == job.id for made in registry.history(home, job.persona))
 
 
 def _may_withdraw(home: Home, directory: JobDirectory) -> bool:
@@ -136,19 +159,39 @@ def end_withdrawn(home: Home, directory: JobDirectory) -> JobDirectory:
 def unwanted(home: Home, directory: JobDirectory, stack: Stack) -> str:
     """Why a job's candidate may not be promoted beside ``stack``, which is served; empty: it may. For the gate.
 
-    Under the home's lock, before the verdict is acted on; what is unwanted is to be withdrawn.
+    Under the home's lock, before the verdict is acted on; what is unwanted is to be dismissed.
     """
     result, job = directory.result(), directory.job()
     if result is None or result.adapter is None:
         return WITHDRAWN
+    if _promoted(home, directory):
+        return ""  # a crash came between that and the rest
     if retracted := provenance.newly_tainted(home, result.adapter, stack):
         return f"{WITHDRAWN}: {', '.join(retracted)}"
     waiting = {batch.id: batch for batch in batches.queued(home, job.persona, job.domain)}
     if job.batch not in waiting:
         return "its batch is no longer queued"
-    if not waiting[job.batch].rebuilds and rebuilding.standing(home, job.persona, job.domain):
+    if waiting[job.batch].rebuilds:
+        lost = rebuilding.lost(home, waiting[job.batch])
+        return f"it lacks what {', '.join(sorted(lost))} taught, which is served" if lost else ""
+    if rebuilding.standing(home, job.persona, job.domain):
         return "a rebuild of its domain is queued, which would lack what it teaches"
     return ""
+
+
+def dismiss(home: Home, directory: JobDirectory, reason: str, now: float) -> None:
+    """Ends a job whose candidate is unwanted. Its batch is ordered again, or replaced by a rebuild that is up to date.
+
+    For the gate, which is done with it. Under the home's lock.
+    """
+    job = directory.job()
+    Result(reason=reason, withdrawn=True).write(directory.result_file)
+    for old in rebuilding.standing(home, job.persona, job.domain):
+        if old.id == job.batch and rebuilding.lost(home, old):
+            batches.set_aside(home, old, reason)
+            if rebuilding.serving(home, job.persona, job.domain) in provenance.taints(home):
+                rebuilding.queue(home, job.persona, job.domain, old.reason, now)
+    end_withdrawn(home, directory)
 
 
 def recheck(home: Home, directory: JobDirectory) -> None:
@@ -184,10 +227,10 @@ def _scrub(home: Home, retraction: Retraction) -> None:
         files.write(directory.examples, kept)
 
 
-def _set_aside_empty(home: Home, persona: str, domain: str) -> None:
+def _set_aside_empty(home: Home, retraction: Retraction) -> None:
     """A batch that has nothing left to teach is not trained."""
-    for batch in batches.queued(home, persona, domain):
-        if not batch.rebuilds and not curriculum.training_part(home, batch):
+    for batch in batches.queued(home, retraction.persona, retraction.domain):
+        if batch.id == retraction.batch and not curriculum.training_part(home, batch):
             batches.set_aside(home, batch, "every signal it could teach was retracted")
 
 

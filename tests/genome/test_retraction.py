@@ -576,3 +576,80 @@ def test_a_tombstone_fits_in_every_line(line: Line, origin: Origin | None) -> No
     assert len(left) == len(raw) and left.endswith(b"\n") and left.count(b"\n") == 1
     again = segments.decode(left)
     assert again.retracted and again.signal.id == line.id and again.origin == origin and not again.signal.teaches
+
+
+def test_a_job_held_by_hand_only_loses_the_line(trained: TrainedHome, signal: Make) -> None:
+    """Nothing was learned yet, and whoever held it wants to start it himself."""
+    home = trained.home
+    directory = trained.order(trained.batch(trains(signal, trained, 0)))
+    jobs.hold(home, directory.id)
+    before = len(jobs.read_examples(directory.examples))
+    assert retract(home).withdrawn == () and directory.state() == "held"
+    assert len(jobs.read_examples(directory.examples)) == before - 1 and texts(home, SECRET) == []
+
+
+def test_a_rollback_to_what_is_clean_leaves_the_rebuild_as_it_is(trained: TrainedHome, signal: Make) -> None:
+    """It brings back what was rolled back, without the retracted signals, the second one too."""
+    home = trained.home
+    clean = trained.turn([signal(i) for i in range(10)])
+    tainted = trained.turn(trains(signal, trained, 100))
+    batch = retract(home).rebuild
+    assert batch is not None and batch.parent == clean
+    registry.roll_back(home, PERSONA, NOW, "at once", clean)
+    other = next(each for each in provenance.versions(home)[tainted].signals if each != "the-secret")
+    first = trained.order(batch)
+    assert retract(home, other).withdrawn == (first.id,)
+    assert rebuilding.standing(home, PERSONA, DOMAIN) == [batch]
+    again = trained.order(batch)
+    made = trained.train(again)
+    assert other not in provenance.versions(home)[made].signals
+    assert retraction.unwanted(home, again, registry.stack_of(home, PERSONA)) == ""
+
+
+def test_a_rebuild_that_would_lose_what_was_promoted_meanwhile_is_replaced(trained: TrainedHome, signal: Make) -> None:
+    """The gate asks, dismisses it, and the next one has all."""
+    home = trained.home
+    trained.turn(trains(signal, trained, 0))
+    batch = retract(home).rebuild
+    assert batch is not None
+    late = trained.batch([signal(5000 + i) for i in range(10)])
+    last = trained.carry_through(late)
+    directory = trained.order(batch)
+    trained.train(directory)
+    reason = retraction.unwanted(home, directory, registry.stack_of(home, PERSONA))
+    assert late.id in reason and rebuilding.serving(home, PERSONA, DOMAIN) == last
+    with files.locked(home.lock):
+        retraction.dismiss(home, directory, reason, NOW)
+    (again,) = rebuilding.standing(home, PERSONA, DOMAIN)
+    assert again.id != batch.id and again.rebuilds == (*batch.rebuilds, late.id)
+    assert jobs.find(home, directory.id).state() == "failed" and whole(home)["retracted"] == 1
+
+
+def test_a_candidate_that_was_promoted_stays_so(trained: TrainedHome, signal: Make) -> None:
+    """Where the gate was killed before it put job and batch away, that is done first, and the batch is rebuilt."""
+    home = trained.home
+    directory = trained.order(trained.batch(trains(signal, trained, 0)))
+    made, taught = trained.train(directory), directory.job().batch
+    registry.promote(home, made, NOW, "better", directory.id)
+    assert retraction.unwanted(home, directory, registry.stack_of(home, PERSONA)) == ""
+    outcome = retract(home)
+    assert outcome.withdrawn == () and outcome.serving == (made,)
+    assert outcome.rebuild is not None and outcome.rebuild.rebuilds == (taught,)
+    assert [batch.id for batch in batches.archived(home, PERSONA, DOMAIN)] == [taught]
+
+
+def test_what_the_gate_finds_unwanted_is_ordered_again(trained: TrainedHome, signal: Make) -> None:
+    """A candidate that brought a retracted signal ends as failed, whatever its verdict would have been."""
+    home = trained.home
+    directory = trained.order(trained.batch(trains(signal, trained, 0)))
+    trained.train(directory)
+    with files.locked(home.daemon_lock):
+        retract(home)
+        with files.locked(home.lock):
+            reason = retraction.unwanted(home, directory, ())
+            retraction.dismiss(home, directory, reason, NOW)
+        assert "the-secret" in reason and jobs.find(home, directory.id).state() == "failed"
+        (batch,) = planner.unordered(home)
+        again = trained.order(batch)
+        trained.train(again)
+        assert retraction.unwanted(home, again, ()) == ""

@@ -174,7 +174,7 @@ def test_an_archived_signal_goes_from_everything(trained: TrainedHome, signal: M
 
 
 def test_a_compressed_segment_is_packed_again(trained: TrainedHome, signal: Make) -> None:
-    """With the tombstone in it, and readable as before; a copy a crash left beside the plain one goes."""
+    """With the tombstone in it, and as readable as before."""
     home = trained.home
     trained.turn(trains(signal, trained, 0))
     (path,) = home.archive(PERSONA, DOMAIN).glob("*/*.jsonl")
@@ -185,6 +185,18 @@ def test_a_compressed_segment_is_packed_again(trained: TrainedHome, signal: Make
     retract(home)
     assert texts(home, SECRET) == [] and sum(map(len, segments.lines(path))) == length
     assert whole(home)["retracted"] == 1
+
+
+def test_what_a_crash_left_beside_the_segment_goes_too(trained: TrainedHome, signal: Make) -> None:
+    """The compressed one that was not yet believed, and the half-made one."""
+    home = trained.home
+    trained.turn(trains(signal, trained, 0))
+    (path,) = home.archive(PERSONA, DOMAIN).glob("*/*.jsonl")
+    segments.pack(path)
+    (path.parent / f"{files.UNFINISHED}{path.name}.7").write_bytes(SECRET)
+    assert len(texts(home, SECRET)) == 4  # with the job's examples
+    retract(home)
+    assert texts(home, SECRET) == [] and whole(home)["retracted"] == 1
 
 
 def test_what_is_being_compressed_meanwhile_goes_too(

@@ -665,3 +665,16 @@ def test_what_the_gate_finds_unwanted_is_ordered_again(trained: TrainedHome, sig
         again = trained.order(batch)
         trained.train(again)
         assert retraction.unwanted(home, again, ()) == ""
+
+
+def test_what_a_rebuild_goes_on_from_is_not_pruned(trained: TrainedHome, signal: Make) -> None:
+    """However old it is, and though nothing serves it."""
+    home = trained.home
+    clean = trained.turn([signal(i) for i in range(10)])
+    trained.turn(trains(signal, trained, 100))
+    for first in (5000, 6000):
+        trained.turn([signal(first + i) for i in range(10)])
+    batch = retract(home).rebuild
+    assert batch is not None and batch.parent == clean
+    done = pruning.carry_out(home, Prune(adapters_kept=1, rollback_days=0), NOW + EVERYTHING * 9)
+    assert home.adapter("helper/git-v1.1") in {act.path for act in done} and home.adapter(clean).exists()

@@ -10,12 +10,13 @@ A withdrawn job ends as failed, and its batch, which stays queued, is ordered ag
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from genome import batches, curriculum, files, jobs, provenance, rebuilding, registry, tombstones
 from genome.batches import Batch
-from genome.errors import InvalidInput
+from genome.errors import Damaged, InvalidInput
 from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.provenance import Place
@@ -65,16 +66,19 @@ def retract(home: Home, signal_id: str, reason: str, now: float, place: tuple[st
         return _carry_out(home, retraction, now, found)
 
 
-def settle(home: Home, now: float) -> list[Retraction]:
-    """Ends every retraction that was interrupted. Under the home's lock."""
-    unfinished = [each for names in home.domains() for each in tombstones.unfinished(home, *names)]
-    for retraction in unfinished:
-        names = retraction.persona, retraction.domain
-        _carry_out(home, retraction, now, provenance.find(home, retraction.signal, *names))
-    return unfinished
+def settle(home: Home, now: float) -> None:
+    """Ends every retraction that was interrupted. Under the home's lock.
+
+    One that a damaged file keeps from its end is left: `genome fsck` names both, and nothing else has to wait for it.
+    """
+    for names in home.domains():
+        for retraction in tombstones.unfinished(home, *names):
+            with suppress(Damaged):
+                _carry_out(home, retraction, now)
 
 
-def _carry_out(home: Home, retraction: Retraction, now: float, found: Place) -> Outcome:
+def _carry_out(home: Home, retraction: Retraction, now: float, found: Place | None = None) -> Outcome:
+    """``found``: where the signal lay before, where that is known."""
     persona, domain, signal_id = retraction.persona, retraction.domain, retraction.signal
     for path in batches.all_segments(home, persona, domain):
         tombstones.bury(path, signal_id)
@@ -89,8 +93,8 @@ def _carry_out(home: Home, retraction: Retraction, now: float, found: Place) -> 
     if serving or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
         rebuild = rebuilding.queue(home, persona, domain, f"{signal_id} was retracted", now)
     tombstones.carried_out(home, retraction)
-    inbox = tuple(_dropped(home, found.stored.origin))
-    return Outcome(retraction, found.state, marked, serving, withdrawn, rebuild, inbox)
+    inbox = tuple(_dropped(home, found.stored.origin if found else None))
+    return Outcome(retraction, found.state if found else "retracted", marked, serving, withdrawn, rebuild, inbox)
 
 
 def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterator[str]:

@@ -678,3 +678,23 @@ def test_what_a_rebuild_goes_on_from_is_not_pruned(trained: TrainedHome, signal:
     assert batch is not None and batch.parent == clean
     done = pruning.carry_out(home, Prune(adapters_kept=1, rollback_days=0), NOW + EVERYTHING * 9)
     assert home.adapter("helper/git-v1.1") in {act.path for act in done} and home.adapter(clean).exists()
+
+
+def test_a_damaged_file_keeps_no_daemon_from_starting(trained: TrainedHome, signal: Make) -> None:
+    """An interrupted retraction that cannot be ended waits, and fsck says so; whole again, it is ended."""
+    home = trained.home
+    trained.turn(trains(signal, trained, 0))
+    (path,) = home.archive(PERSONA, DOMAIN).glob("*/*.jsonl")
+    segments.pack(path)
+    segments.shed(path)
+    kept = segments.packed(path).read_bytes()
+    retract(home)
+    files.move(home.retracted(PERSONA, DOMAIN), home.retracting(PERSONA, DOMAIN))
+    segments.packed(path).write_bytes(kept[: len(kept) // 2])
+    supervisor.recover(home)
+    report = fsck.check(home)
+    assert report.problems and any("interrupted" in note for note in report.notes)
+    segments.packed(path).write_bytes(kept)
+    supervisor.recover(home)
+    assert texts(home, SECRET) == [] and whole(home)["retracted"] == 1
+    assert tombstones.unfinished(home, PERSONA, DOMAIN) == []

@@ -327,7 +327,7 @@ def test_a_rebuild_goes_first_and_others_wait_for_it(trained: TrainedHome, signa
     trained.turn(trains(signal, trained, 0))
     other = trained.batch([signal(5000 + i) for i in range(10)])
     directory = trained.order(other)
-    outcome = retract(home)
+    outcome = retraction.retract(home, "the-secret", "by mistake", NOW + EVERYTHING)
     assert outcome.withdrawn == (directory.id,) and outcome.rebuild is not None
     assert [batch.id for batch in planner.unordered(home)] == [outcome.rebuild.id]
     made = trained.carry_through(outcome.rebuild)

@@ -57,6 +57,12 @@ class Report:
         self.keys[key] = value
         self.rows.append((key, str(value), "", "", wanted))
 
+    def rate(self, key: str, kind: str, value: float, promised: float) -> None:
+        """A rate of errors beside the one that is promised. ``kind``: of several with the same promise."""
+        found = self.keys.setdefault(key, {})
+        found |= {kind or "rate": round(value, 4), "promised": round(promised, 4)}
+        self.rows.append((f"{key} ({kind})" if kind else key, f"{value:.4f}", "", "", f"≤ {promised:g}"))
+
     def show(self, as_json: bool) -> None:
         table = Table(title=self.title)
         for name in ("", "ours", "peer", "ratio", "asked"):

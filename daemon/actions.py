@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import orders
-from genome import adapters, bases, files, jobs, lora, pending, registry
+from genome import adapters, bases, batches, files, jobs, lora, pending, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
@@ -73,7 +73,7 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
     """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest."""
     if not job:
         batch = flush(home, config, persona, domain)
-        return Started(batch.id, orders.job_id(batch))
+        return Started(batch.id, jobs.job_id(batch.id))
     with files.locked(home.lock):
         directory = jobs.find(home, job)
         batch_id, result = directory.job().batch, directory.result()
@@ -91,6 +91,18 @@ def rebuild(home: Home, persona: str, domain: str) -> Batch:
     return orders.rebuild(home, check_name(persona, "persona"), check_name(domain, "domain"), "rebuilt by hand")
 
 
+def restore(home: Home, batch_id: str) -> Batch:
+    """Lets the signals of a batch that was set aside wait again, to be trained with what comes."""
+    with files.locked(home.lock):
+        batch = batches.find(home, batch_id)
+        if not (home.set_aside(batch.persona, batch.domain) / batch.id).exists():
+            raise Conflict(f"{batch.id} was not set aside", "genome buffer status shows what waits")
+        if any(jobs.of_batch(directory.id) == batch.id for directory in jobs.active(home)):
+            raise Conflict(f"a probe of {batch.id} is under way", "Wait for it: genome training status")
+        batches.release(home, batch)
+    return batch
+
+
 def pause(home: Home) -> None:
     files.write(home.paused, b"")
 
@@ -99,15 +111,24 @@ def resume(home: Home) -> None:
     files.remove(home.paused)
 
 
-def deploy(home: Home, adapter_id: str) -> Promotion:
-    """Serves an adapter that lies in the home."""
+def deploy(home: Home, adapter_id: str, by: str, force: bool = False, reason: str = "") -> Promotion:
+    """Serves an adapter that lies in the home. ``force``: also one that was withdrawn."""
     with files.locked(home.lock):
-        return registry.deploy(home, adapter_id, time.time(), "deployed by hand")
+        return registry.deploy(home, adapter_id, time.time(), reason or "deployed by hand", by, force)
 
 
-def roll_back(home: Home, persona: str, to: str | None = None) -> Promotion:
+def roll_back(home: Home, persona: str, by: str, to: str | None = None, reason: str = "") -> Promotion:
+    check_name(persona, "persona")
     with files.locked(home.lock):
-        return registry.roll_back(home, check_name(persona, "persona"), time.time(), "rolled back by hand", to)
+        return registry.roll_back(home, persona, time.time(), reason or "rolled back by hand", to, by)
+
+
+def pin(home: Home, persona: str, by: str, on: bool = True, reason: str = "") -> Promotion:
+    """While a persona is pinned only a person changes what it is served with."""
+    check_name(persona, "persona")
+    said = reason or ("pinned by hand" if on else "unpinned by hand")
+    with files.locked(home.lock):
+        return registry.pin(home, persona, time.time(), said, by, on)
 
 
 def import_adapter(home: Home, config: Config, wanted: Import) -> Manifest:

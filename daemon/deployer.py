@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import anyio.to_thread
 
 from daemon.events import Announcer
-from daemon.worker_client import WorkerClient, to_proto
+from daemon.worker_client import WorkerClient, variants_to_proto
 from genome import files, jobs, registry
 from genome.adapters import AdapterId
 from genome.layout import Home
-from genome.registry import Promotion, Stack
+from genome.promotions import Promotion, StackEntry, Variants
 from genome.v1 import inference_pb2 as pb
 
 
@@ -38,14 +38,14 @@ class Deployer:
         return None
 
     async def _deploy(self, promotion: Promotion) -> None:
-        desired = registry.routes(promotion)
+        desired, entries = await anyio.to_thread.run_sync(self._desired, promotion)
         present = await self.worker.routes()
         have = {route.name: route for route in present.routes}
         # A domain that left the stack falls back to its persona's route.
         stale = {name for name in have if name.startswith(f"{promotion.persona}/") and name not in desired}
         loaded = {info.id: info.digest for info in await self.worker.adapters()}
-        missing = [entry for entry in promotion.stack if loaded.get(entry.adapter) != entry.digest]
-        served = all(_serves(have.get(name), stack) for name, stack in desired.items())
+        missing = [entry for entry in entries if loaded.get(entry.adapter) != entry.digest]
+        served = all(_serves(have.get(name), variants) for name, variants in desired.items())
         if served and not missing and not stale:
             self.deployed[promotion.persona] = promotion.number
             return
@@ -59,28 +59,31 @@ class Deployer:
         self.deployed[promotion.persona] = promotion.number
         self.announcer.tell(
             "deployed", persona=promotion.persona, promotion=promotion.number, generation=answer.generation,
-            stack=[entry.adapter for entry in promotion.stack], load_ms=load_ms, swap_ms=swap_ms,
+            stack=[entry.adapter for entry in promotion.stack], share=promotion.share, load_ms=load_ms, swap_ms=swap_ms,
         )  # fmt: skip
+
+    def _desired(self, promotion: Promotion) -> tuple[dict[str, Variants], list[StackEntry]]:
+        """The persona's routes, and every adapter that they name."""
+        return registry.routes(self.home, promotion), list(registry.served(self.home, promotion).values())
 
     async def _unload_unwanted(self) -> None:
         """Adapters of promoted personas that nothing names and no gate is judging."""
-        promotions, judged = await anyio.to_thread.run_sync(self._named)
-        named = {entry.adapter for promotion in promotions for entry in promotion.stack} | judged
-        personas = {promotion.persona for promotion in promotions}
+        personas, named = await anyio.to_thread.run_sync(self._named)
         for info in await self.worker.adapters():
             owned = AdapterId.parse(info.id).persona in personas
             if owned and info.id not in named and info.state == pb.AdapterInfo.STANDBY:
                 await self.worker.unload(info.id)
                 self.announcer.tell("unloaded", adapter=info.id)
 
-    def _named(self) -> tuple[list[Promotion], set[str]]:
+    def _named(self) -> tuple[set[str], set[str]]:
+        """Personas that have promotions; adapters that are served or judged."""
         with files.locked(self.home.lock):
             results = [directory.result() for directory in jobs.active(self.home)]
-        return registry.newest(self.home), {result.adapter for result in results if result and result.adapter}
+        newest = registry.newest(self.home)
+        named = {adapter for promotion in newest for adapter in registry.served(self.home, promotion)}
+        judged = {result.adapter for result in results if result and result.adapter}
+        return {promotion.persona for promotion in newest}, named | judged
 
 
-def _serves(route: pb.Route | None, stack: Stack) -> bool:
-    if route is None:
-        return False
-    wanted = to_proto(stack)
-    return len(route.variants) == 1 and route.variants[0].stack == wanted
+def _serves(route: pb.Route | None, variants: Variants) -> bool:
+    return route is not None and list(route.variants) == variants_to_proto(variants)

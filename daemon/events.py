@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,9 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 WATCHER_BACKLOG = 1000
 """Events kept for a watcher that reads slowly; the next is dropped for it alone."""
+CLOCK_SECONDS = 60.0
+"""A sleep is measured by a clock that stands still while the machine is suspended, and knows nothing of one that is
+set: whoever waits for a time looks at the clock this often."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,18 @@ class Event:
 
 @dataclass
 class Announcer:
-    """Tells an event to the log and to every watcher."""
+    """Tells an event to the log, to every listener and to every watcher. Called on the event loop alone."""
 
     log: Any = field(default_factory=lambda: structlog.get_logger("daemon"))
     watchers: set[MemoryObjectSendStream[Event]] = field(default_factory=set)
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    """Called with every event, in order, before `tell` returns: they miss none, and must be quick."""
 
     def tell(self, name: str, **facts: Any) -> None:
         self.log.info(name, **facts)
         event = Event(time.time(), name, facts)
+        for listener in self.listeners:
+            listener(event)
         for watcher in list(self.watchers):
             try:
                 watcher.send_nowait(event)
@@ -73,8 +80,25 @@ class Alarm:
         self.event.set()
 
     async def wait(self, until: float | None) -> None:
-        """Returns when rung, or at ``until`` (seconds since 1970). Uses no CPU meanwhile."""
-        with anyio.move_on_after(math.inf if until is None else max(0.0, until - time.time())):
-            await self.event.wait()
-            await anyio.sleep(max(0.0, self.woken + self.rest_seconds - anyio.current_time()))
+        """Returns when rung, or at ``until`` (seconds since 1970), not before. Uses no CPU meanwhile."""
+        while not self.event.is_set():
+            left = math.inf if until is None else until - time.time()
+            with anyio.move_on_after(math.inf if until is None else max(0.0, min(left, CLOCK_SECONDS))):
+                await self.event.wait()
+            if left <= 0:
+                break
+        if self.event.is_set():
+            left = math.inf if until is None else max(0.0, until - time.time())
+            await anyio.sleep(min(left, max(0.0, self.woken + self.rest_seconds - anyio.current_time())))
         self.event, self.woken = anyio.Event(), anyio.current_time()
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Of loops that are woken together."""
+
+    each: tuple[Alarm, ...]
+
+    def ring(self) -> None:
+        for alarm in self.each:
+            alarm.ring()

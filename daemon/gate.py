@@ -1,28 +1,30 @@
 """The gate loop: a candidate is judged on the worker, beside what serves, and only a better one is promoted.
 
 The candidate is loaded on standby; both stacks answer the same questions; the verdict is written before anything acts
-on it, and every act after it can be done twice.
+on it, and every act after it can be done twice. A refused batch is tried again as `gate.ladder` says, then set aside;
+one without enough evidence waits for more signals.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 
 import anyio.to_thread
 
-from daemon import anchors
+from daemon import exam, judging
 from daemon.events import Alarm, Announcer
-from daemon.worker_client import Question, WorkerClient
-from genome import adapters, batches, curriculum, files, jobs, quality, registry
+from daemon.judging import Contest
+from daemon.worker_client import WorkerClient
+from genome import adapters, batches, files, jobs, promotions, registry, scores
 from genome.batches import Batch
 from genome.config import Config
+from genome.errors import NotFound
 from genome.jobs import Job, JobDirectory
 from genome.layout import Home
-from genome.quality import OldSet, Paired, QuestionScore, Verdict
-from genome.registry import Stack, StackEntry
-from genome.signals import Signal
+from genome.promotions import StackEntry
+from genome.quality import Verdict
+from genome.scores import Scores
 
 
 @dataclass
@@ -40,13 +42,20 @@ class Gate:
         """Judges every candidate that waits and carries the verdicts out."""
         for directory, job, candidate in await anyio.to_thread.run_sync(self._trained):
             if not directory.verdict_file.exists():
-                verdict = await self._judge(job, candidate)
-                await anyio.to_thread.run_sync(verdict.write, directory.verdict_file)
+                verdict, seen = await self._judge(job, candidate)
+                if job.part:
+                    verdict = verdict.model_copy(update={"promote": False, "reason": f"a probe: {verdict.reason}"})
+                await anyio.to_thread.run_sync(self._record, directory, verdict, seen)
                 self.announcer.tell(
-                    "judged", job=job.id, adapter=verdict.candidate, promote=verdict.promote, reason=verdict.reason
-                )
+                    "judged", job=job.id, persona=job.persona, domain=job.domain, adapter=verdict.candidate,
+                    promote=verdict.promote, reason=verdict.reason,
+                )  # fmt: skip
             verdict = Verdict.read(directory.verdict_file)
-            await anyio.to_thread.run_sync(self._carry_out, directory, job, verdict)
+            became = await anyio.to_thread.run_sync(self._carry_out, directory, job, verdict)
+            self.announcer.tell(
+                became, persona=job.persona, domain=job.domain, batch=job.batch, job=job.id,
+                adapter=verdict.candidate, reason=verdict.reason,
+            )  # fmt: skip
             if not verdict.promote:
                 await self._dismiss(verdict)
             self.deployer.ring()
@@ -54,110 +63,69 @@ class Gate:
         return None
 
     def _trained(self) -> list[tuple[JobDirectory, Job, str]]:
-        """Active jobs that have a candidate, and its id."""
+        """Active jobs that have a candidate, and its id. While a persona is pinned or a canary runs, they wait."""
         with files.locked(self.home.lock):  # the runner moves failed ones away
             found = [(directory, directory.result()) for directory in jobs.active(self.home)]
-            return [(directory, directory.job(), result.adapter) for directory, result in found
-                    if result is not None and result.adapter is not None]  # fmt: skip
+            trained = [(directory, directory.job(), result.adapter) for directory, result in found
+                       if result is not None and result.adapter is not None]  # fmt: skip
+            settled = {job.persona: self._settled(job.persona) for _, job, _ in trained}
+        return [each for each in trained if settled[each[1].persona] or each[0].verdict_file.exists()]
 
-    async def _judge(self, job: Job, candidate: str) -> Verdict:
+    def _settled(self, persona: str) -> bool:
+        """Whether what serves may be changed, and is what a candidate would be held against tomorrow."""
+        return not registry.pinned(self.home, persona) and registry.canary(self.home, persona) is None
+
+    async def _judge(self, job: Job, candidate: str) -> tuple[Verdict, Scores]:
         made = await anyio.to_thread.run_sync(adapters.verify, self.home, candidate, job.base_fingerprint)
-        incumbent = await anyio.to_thread.run_sync(registry.stack_of, self.home, job.persona)
-        stack = registry.with_adapter(incumbent, StackEntry(adapter=candidate, digest=made.digest))
-        for entry in stack:
-            await self.worker.load(self.home.adapter(entry.adapter), entry.adapter, entry.digest)
         batch = await anyio.to_thread.run_sync(batches.find, self.home, job.batch)
-        return await judge(self.home, self.config, self.worker, job, batch, (candidate, incumbent, stack))
+        contest = await anyio.to_thread.run_sync(self._contest, batch, candidate, made.digest)
+        for entry in contest.stack:
+            await self.worker.load(self.home.adapter(entry.adapter), entry.adapter, entry.digest)
+        asked = await anyio.to_thread.run_sync(exam.write, self.home, self.config, job, batch, contest.incumbent)
+        return await judging.judge(self.config, self.worker, job, asked, contest)
 
-    def _carry_out(self, directory: JobDirectory, job: Job, verdict: Verdict) -> None:
+    def _contest(self, batch: Batch, candidate: str, digest: str) -> Contest:
+        past = registry.history(self.home, batch.persona)
+        incumbent = past[-1].stack if past else ()
+        served = {entry.adapter for promotion in past for entry in promotion.stack} - promotions.quarantined(past)
+        stack = registry.with_adapter(incumbent, StackEntry(adapter=candidate, digest=digest))
+        return Contest(candidate, incumbent, stack, tuple(scores.of_versions(self.home, sorted(served))))
+
+    def _record(self, directory: JobDirectory, verdict: Verdict, seen: Scores) -> None:
+        """The verdict is what counts, so it comes last."""
+        if verdict.promote:
+            seen.write(scores.path(self.home, verdict.candidate))
+        verdict.write(directory.verdict_file)
+
+    def _carry_out(self, directory: JobDirectory, job: Job, verdict: Verdict) -> str:
+        """What became of the batch, as the event that is told."""
         with files.locked(self.home.lock):
-            batch = batches.find(self.home, job.batch)
-            if verdict.promote:
-                registry.promote(self.home, verdict.candidate, time.time(), verdict.reason, job.id)
-                batches.archive(self.home, batch)
-            else:
-                batches.set_aside(self.home, batch, verdict.reason)
+            became = self._ended(job, verdict)
             jobs.complete(self.home, directory)
+        return became
+
+    def _ended(self, job: Job, verdict: Verdict) -> str:
+        try:
+            batch = batches.find(self.home, job.batch)
+        except NotFound:  # released, and killed before the job was moved
+            return "batch_waits"
+        if job.part:
+            return "probed"
+        if verdict.promote:
+            registry.promote(
+                self.home, verdict.candidate, time.time(), verdict.reason, job.id, numbers=verdict.numbers()
+            )
+            batches.archive(self.home, batch)
+            return "promoted"
+        if verdict.undecided and self.config.gate.undecided == "wait" and verdict.needed:
+            batches.release(self.home, batch)
+            return "batch_waits"
+        if job.attempt <= len(self.config.gate.ladder):
+            return "batch_tried_again"
+        batches.set_aside(self.home, batch, verdict.reason)
+        return "batch_set_aside"
 
     async def _dismiss(self, verdict: Verdict) -> None:
         """Takes a refused candidate out of the worker's memory; its files stay for whoever wants to look."""
         if any(info.id == verdict.candidate for info in await self.worker.adapters()):
             await self.worker.unload(verdict.candidate)
-
-
-async def judge(
-    home: Home,
-    config: Config,
-    worker: WorkerClient,
-    job: Job,
-    batch: Batch,
-    compared: tuple[str, Stack, Stack],
-) -> Verdict:
-    """Scores both stacks on the same questions. ``compared``: the candidate's id, the incumbent's stack, its own."""
-    candidate, incumbent, stack = compared
-    settings = config.gate
-    held_out = await anyio.to_thread.run_sync(curriculum.held_out_part, home, batch)
-    asked = contrast_questions(held_out, settings.contrast_answers)
-    findings = [quality.enough_evidence(len(asked), settings.min_held_out)]
-    before = after = None
-    if findings[0].passed:
-        paired = Paired(await _scored(worker, asked, incumbent), await _scored(worker, asked, stack))
-        findings.append(quality.learned(paired, settings.confidence))
-        before = quality.measures([score.own for score in paired.incumbent])
-        after = quality.measures([score.own for score in paired.candidate])
-        for name, questions in await anyio.to_thread.run_sync(_old_sets, home, config, job, batch):
-            old = OldSet(name, await _own(worker, questions, incumbent), await _own(worker, questions, stack))
-            findings.append(quality.retained(old, settings.min_retention, settings.confidence))
-    promote, reason = quality.summarise(findings)
-    return Verdict(
-        job=job.id,
-        candidate=candidate,
-        incumbent=tuple(entry.adapter for entry in incumbent),
-        promote=promote,
-        reason=reason,
-        findings=tuple(findings),
-        before=before,
-        after=after,
-        created=int(time.time() * 1000),
-    )
-
-
-def contrast_questions(held_out: list[Signal], others: int) -> list[Question]:
-    """Each signal's own answer, then answers of ``others`` other questions that differ from it: chosen by hash."""
-    asked = []
-    for signal in held_out:
-        own = signal.correct_output or ""
-        different = {other.correct_output or "" for other in held_out} - {own}
-        ranked = sorted(different, key=lambda answer: hashlib.sha256(f"{signal.id} {answer}".encode()).digest())
-        asked.append(Question(answers=(own, *ranked[:others]), turns=tuple(signal.prompt())))
-    return [question for question in asked if len(question.answers) > 1]
-
-
-def _old_sets(home: Home, config: Config, job: Job, batch: Batch) -> list[tuple[str, list[Question]]]:
-    """What was known before: the base's own answers, and the held-out questions of earlier batches."""
-    _, judging = anchors.split(anchors.read(home, job.base_fingerprint))
-    earlier = [
-        signal
-        for old in batches.archived(home, batch.persona, batch.domain)
-        for signal in curriculum.held_out_part(home, old)
-    ]
-    asked_anew = {signal.question for signal in batches.signals(home, batch)}
-    lost = curriculum.superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
-    known = [signal for signal in earlier if signal.question not in asked_anew and signal.id not in lost]
-    recall = known[max(0, len(known) - config.gate.recall_examples) :]
-    sets = [
-        ("anchors", [Question(answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]),
-        (
-            "recall",
-            [Question(answers=(signal.correct_output or "",), turns=tuple(signal.prompt())) for signal in recall],
-        ),
-    ]
-    return [(name, questions) for name, questions in sets if questions]
-
-
-async def _scored(worker: WorkerClient, asked: list[Question], stack: Stack) -> tuple[QuestionScore, ...]:
-    return tuple(QuestionScore(scores[0], scores[1:]) for scores in await worker.score(asked, stack))
-
-
-async def _own(worker: WorkerClient, asked: list[Question], stack: Stack) -> tuple[quality.AnswerScore, ...]:
-    return tuple(scores[0] for scores in await worker.score(asked, stack))

@@ -9,19 +9,42 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, files, jobs, rebuilding, registry, retraction
+from genome import (
+    adapters,
+    batches,
+    curriculum,
+    files,
+    jobs,
+    quality,
+    rebuilding,
+    registry,
+    retraction,
+    verdicts,
+)
 from genome.batches import Batch, HeldOutPolicy
-from genome.config import Config
+from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
-from genome.jobs import Example, Job, JobDirectory
+from genome.jobs import Example, Job
 from genome.layout import Home
+from genome.quality import Verdict
+from genome.signals import Signal
 
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
-    policy = HeldOutPolicy(gate.held_out_fraction, gate.held_out_examples, gate.min_held_out)
+    with files.locked(home.lock):  # the gate moves what has ended
+        spread = verdicts.Newest(home).spread(persona, domain)
+    questions = gate.bar().questions(spread or quality.TYPICAL_SPREAD)
+    policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
+
+
+def wanted(config: Config, last: Verdict | None) -> int:
+    """Examples that must wait before a domain is tried again, by its newest verdict: 0 unless that could not tell."""
+    if last is None or last.promote or not last.undecided:
+        return 0
+    return math.ceil(last.needed / config.gate.held_out_fraction)
 
 
 def fewest(config: Config) -> int:
@@ -30,39 +53,59 @@ def fewest(config: Config) -> int:
 
 
 def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str, held: bool = False) -> Job:
-    """Writes the job of a batch; the same batch always gives the same job."""
-    stack = registry.stack_of(home, batch.persona)
-    lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
-             (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
-    parent = batch.parent if batch.rebuilds else lines.get((batch.persona, batch.domain))
-    job = Job(
-        id=next_job_id(home, batch),
-        persona=batch.persona,
-        domain=batch.domain,
-        batch=batch.id,
-        trainer=catalog.resolve(config.training.trainer),
-        base=str(base),
-        base_fingerprint=fingerprint,
-        parent=parent,
-        parent_path=str(home.adapter(parent)) if parent else None,
-        settings=config.training.settings(),
-        created=int(time.time() * 1000),
+    """Writes the job of a batch; the same batch always gives the same job, until that was refused.
+
+    Then it is tried again as the next rung of ``gate.ladder`` says.
+    """
+    attempt = jobs.refused(home, batch.id) + 1
+    rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+    job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
+        update={"id": jobs.next_id(home, batch.id), "attempt": attempt}
     )
-    directory = jobs.create(home, job, _examples(home, config, batch, fingerprint), held)
+    directory = jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
     retraction.recheck(home, directory)
     return job
 
 
-def job_id(batch: Batch, attempt: int = 1) -> str:
-    return f"job-{batch.id.removeprefix('batch-')}{f'.{attempt}' if attempt > 1 else ''}"
+def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
+    """Writes the job that trains a part of a refused batch: (ids, number of the probe), (base, its fingerprint)."""
+    wanted, number = part
+    job = _job(home, config, batch, Rung(), base).model_copy(
+        update={"id": jobs.probe_id(batch.id, number), "part": wanted}
+    )
+    own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
+    examples = _examples(home, config, batch, base[1], Rung())
+    directory = jobs.create(home, job, (each for each in examples if each.id not in own))
+    retraction.recheck(home, directory)
+    return job
 
 
-def next_job_id(home: Home, batch: Batch) -> str:
-    """Of the attempt that is due: another one after each that was withdrawn."""
-    attempt = 1
-    while (ended := JobDirectory(home.completed_jobs / job_id(batch, attempt)).result()) and ended.withdrawn:
-        attempt += 1
-    return job_id(batch, attempt)
+def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path, str]) -> Job:
+    stack = registry.stack_of(home, batch.persona)
+    lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
+             (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
+    parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
+    if batch.rebuilds:
+        parent = batch.parent
+    settings = config.training.settings()
+    factors = {
+        "learning_rate": settings.learning_rate * rung.learning_rate,
+        "epochs": settings.epochs * rung.epochs,
+        "anchor_weight": settings.anchor_weight * rung.anchors,
+    }
+    return Job(
+        id=jobs.job_id(batch.id),
+        persona=batch.persona,
+        domain=batch.domain,
+        batch=batch.id,
+        trainer=catalog.resolve(config.training.trainer),
+        base=str(base[0]),
+        base_fingerprint=base[1],
+        parent=parent,
+        parent_path=str(home.adapter(parent)) if parent else None,
+        settings=settings.model_copy(update=factors),
+        created=int(time.time() * 1000),
+    )
 
 
 def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
@@ -70,7 +113,7 @@ def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
     with files.locked(home.lock):
         waits = {batch.id for batch in rebuilding.standing(home, persona, domain)}
         under_way = [directory.id for directory in jobs.active(home) if (job := directory.job()).batch not in waits
-                     and (job.persona, job.domain) == (persona, domain)]  # fmt: skip
+                     and not job.part and (job.persona, job.domain) == (persona, domain)]  # fmt: skip
         if under_way:
             raise Conflict(
                 f"{under_way[0]} of {persona}/{domain} is under way, and a rebuild would lack what it teaches",
@@ -82,14 +125,22 @@ def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
     return batch
 
 
-def _examples(home: Home, config: Config, batch: Batch, fingerprint: str) -> Iterator[Example]:
+def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:
     """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
-    new = curriculum.training_part(home, batch)
-    for signal in [*new, *curriculum.replay_part(home, batch, int(len(new) * config.training.replay_fraction))]:
-        turns = [turn.model_dump() for turn in signal.prompt()]
-        answer = {"role": "assistant", "content": signal.correct_output or ""}
-        yield Example(id=signal.id, messages=[*turns, answer], weight=signal.weight)
+    reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
+    replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
+    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
+        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
         training, _ = anchors.split(anchors.read(home, fingerprint))
         for anchor in training:
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
+        for signal in curriculum.neighbours(
+            home, batch, config.training.neighbour_anchors, config.gate.recall_examples
+        ):
+            yield Example(id=signal.id, messages=_messages(signal), anchor=True)
+
+
+def _messages(signal: Signal) -> list[dict[str, str]]:
+    answer = {"role": "assistant", "content": signal.correct_output or ""}
+    return [*(turn.model_dump() for turn in signal.prompt()), answer]

@@ -1,23 +1,29 @@
-"""The runner loop: one training job at a time, in a child process; what it says is recorded, its adapter installed."""
+"""The runner loop: a training job in a child process; what it says is recorded, its adapter installed.
+
+There is one loop for each job that may train at the same time; `Claims` keep them apart.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from pydantic import ValidationError
 
 from daemon import process
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
-from genome import adapters, files, jobs, lora, retraction
+from genome import adapters, fairness, files, jobs, lora, retraction
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter
+from genome.fairness import Waiting
 from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
@@ -26,6 +32,16 @@ LAST_WORDS_BYTES = 2000
 
 class TrainerFailed(GenomeError):
     """A trainer process ended without an adapter; it is started again after a while."""
+
+
+@dataclass
+class Claims:
+    """What the runners of one daemon have in hand. Changed under the home's lock alone."""
+
+    jobs: dict[str, Waiting] = field(default_factory=dict)
+    """By the runner's name. One whose job failed keeps it until it looks again: nobody tries it sooner."""
+    served: dict[str, float] = field(default_factory=dict)
+    """When a job of each persona was last started."""
 
 
 @dataclass
@@ -38,26 +54,51 @@ class Runner:
     """(trainer, job directory, checkpoint directory) → what to run."""
     interrupt: Alarm = field(default_factory=Alarm)
     """Rung when a job was held or training paused: what runs is looked at again."""
-
-    name = "runner"
+    name: str = "runner"
+    claims: Claims = field(default_factory=Claims)
 
     async def step(self) -> float | None:
-        """Runs every job that may run to its end, oldest first. Raises TrainerFailed when one wants another start."""
+        """Runs every job that may run to its end, by turns of the personas. Raises TrainerFailed when one wants another
+        start."""
         while (directory := await anyio.to_thread.run_sync(self._next)) is not None:
             await self._run(directory)
         return None
 
     def _next(self) -> JobDirectory | None:
-        if self.home.paused.exists():
-            return None
         with files.locked(self.home.lock):  # the gate moves ended ones away
-            states = [(found, found.state()) for found in jobs.active(self.home)]
+            self.claims.jobs.pop(self.name, None)
+            if self.home.paused.exists():
+                return None
+            taken = self.claims.jobs.values()
+            names = {job.job for job in taken}
+            states = [(found, found.state()) for found in jobs.active(self.home) if found.id not in names]
             for found, state in states:
                 if (result := found.result()) is not None and result.withdrawn:
                     retraction.end_withdrawn(self.home, found)
                 elif state == "failed":  # given up, and killed before it was moved
                     jobs.complete(self.home, found)
-            return next((found for found, state in states if state in ("waiting", "training")), None)
+            able = [(found, state) for found, state in states if state in ("waiting", "training")]
+            waiting = [self._waiting(found, state) for found, state in able]
+            chosen = fairness.next_job(waiting, {(job.persona, job.domain) for job in taken}, self._served(waiting))
+            if chosen is None:
+                return None
+            self.claims.jobs[self.name] = chosen
+            self.claims.served[chosen.persona] = time.time()
+            return jobs.find(self.home, chosen.job)
+
+    def _waiting(self, found: JobDirectory, state: str) -> Waiting:
+        job = found.job()
+        return Waiting(job.id, job.persona, job.domain,
+                       state == "training" and files.is_held(self.home.checkpoints(job.id) / "lock"))  # fmt: skip
+
+    def _served(self, waiting: list[Waiting]) -> dict[str, float]:
+        """Looked up on disk where turns are to be taken, once; then it is known."""
+        if len({job.persona for job in waiting} - self.claims.served.keys()) > 1:
+            for persona, time_served in last_served(self.home).items():
+                self.claims.served.setdefault(persona, time_served)
+            for job in waiting:
+                self.claims.served.setdefault(job.persona, 0.0)
+        return self.claims.served
 
     async def _run(self, directory: JobDirectory) -> None:
         job = await anyio.to_thread.run_sync(directory.job)
@@ -72,7 +113,7 @@ class Runner:
             except InvalidAdapter as error:
                 if isinstance(error.__cause__, OSError):
                     raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
-                await anyio.to_thread.run_sync(self._give_up, directory, f"its adapter is unusable: {error}")
+                await anyio.to_thread.run_sync(self._give_up, directory, job, f"its adapter is unusable: {error}")
                 return
         if found is None:
             return  # it was withdrawn
@@ -81,7 +122,8 @@ class Runner:
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
         if not await anyio.to_thread.run_sync(self._conclude, directory, result):
             return
-        self.announcer.tell("trained", job=job.id, adapter=found.id, seconds=round(result.train_seconds, 1))
+        self.announcer.tell("trained", job=job.id, persona=job.persona, domain=job.domain, adapter=found.id,
+                            seconds=round(result.train_seconds, 1))  # fmt: skip
         self.gate.ring()
 
     async def _train(self, directory: JobDirectory, job: Job) -> int:
@@ -168,24 +210,39 @@ class Runner:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
         if status == EXIT_STOPPED or directory.held.exists() or self.home.paused.exists():
             directory.record(Event(event="stopped"))
-            self.announcer.tell("training_stopped", job=job.id)
+            self._tell("training_stopped", job=job.id)
             return
         reason = why(directory, status)
         if directory.starts() >= self.config.training.max_starts:
-            self._give_up(directory, f"after {directory.starts()} starts: {reason}")
+            self._give_up(directory, job, f"after {directory.starts()} starts: {reason}")
             return
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
 
-    def _give_up(self, directory: JobDirectory, reason: str) -> None:
+    def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
         if not self._conclude(directory, Result(reason=reason, train_seconds=trained_seconds(directory.events()))):
             return
         jobs.complete(self.home, directory)
-        self.announcer.tell(
+        self._tell(
             "job_failed",
             job=directory.id,
+            persona=job.persona,
+            domain=job.domain,
             reason=reason,
             hint=f"genome training start --job {directory.id} tries again",
         )
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        anyio.from_thread.run_sync(partial(self.announcer.tell, event, **facts))
+
+
+def last_served(home: Home) -> dict[str, float]:
+    """When a job of each persona last said something, in seconds since 1970."""
+    served: dict[str, float] = {}
+    for directory in (*jobs.active(home), *jobs.completed(home)):
+        if directory.events_file.exists():
+            persona = directory.job().persona
+            served[persona] = max(served.get(persona, 0.0), directory.events_file.stat().st_mtime)
+    return served
 
 
 def why(directory: JobDirectory, status: int) -> str:

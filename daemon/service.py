@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
 
 T = TypeVar("T")
+CALLER = "grpc"
+"""Who acts, in the records of what was asked through this door."""
 STOP_SECONDS = 0.5
 """For calls such as a watcher's to end."""
 SERVICE = pb.DESCRIPTOR.services_by_name["LearningService"].full_name
@@ -135,12 +137,21 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         return pb.ListPromotionsResponse(promotions=[_promotion(promotion) for promotion in found])
 
     async def DeployAdapter(self, request: pb.DeployAdapterRequest, context: Any) -> pb.DeployAdapterResponse:
-        made = await self._act(context, actions.deploy, self.home, request.adapter_id)
+        made = await self._act(context, actions.deploy, self.home, request.adapter_id, CALLER, request.force)
         return pb.DeployAdapterResponse(promotion=_promotion(made))
 
     async def RollBackAdapter(self, request: pb.RollBackAdapterRequest, context: Any) -> pb.RollBackAdapterResponse:
-        made = await self._act(context, actions.roll_back, self.home, request.persona, request.adapter_id or None)
+        to = request.adapter_id or None
+        made = await self._act(context, actions.roll_back, self.home, request.persona, CALLER, to)
         return pb.RollBackAdapterResponse(promotion=_promotion(made))
+
+    async def PinPersona(self, request: pb.PinPersonaRequest, context: Any) -> pb.PinPersonaResponse:
+        made = await self._act(context, actions.pin, self.home, request.persona, CALLER, True)
+        return pb.PinPersonaResponse(promotion=_promotion(made))
+
+    async def UnpinPersona(self, request: pb.UnpinPersonaRequest, context: Any) -> pb.UnpinPersonaResponse:
+        made = await self._act(context, actions.pin, self.home, request.persona, CALLER, False)
+        return pb.UnpinPersonaResponse(promotion=_promotion(made))
 
     async def PauseTraining(self, request: pb.PauseTrainingRequest, context: Any) -> pb.PauseTrainingResponse:
         await self._act(context, actions.pause, self.home)
@@ -234,4 +245,10 @@ def _promotion(promotion: registry.Promotion) -> pb.Promotion:
         adapters=[entry.adapter for entry in promotion.stack],
         reason=promotion.reason,
         timestamp=promotion.created,
+        kind=promotion.kind,
+        by=promotion.by,
+        numbers=promotion.numbers,
+        share=promotion.share,
+        pinned=promotion.pinned,
+        quarantined=promotion.quarantined,
     )

@@ -9,20 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from daemon import worker_client
-from genome import (
-    adapters,
-    batches,
-    curriculum,
-    files,
-    jobs,
-    pending,
-    provenance,
-    registry,
-    rejected,
-    sockets,
-    triggers,
-)
+from daemon import explanation, worker_client
+from genome import adapters, alerts, batches, curriculum, files, jobs, provenance, registry, rejected, sockets
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
@@ -40,12 +28,14 @@ def read(home: Home, config: Config) -> dict[str, Any]:
     with files.locked(home.lock):
         active = [jobs.summary(directory) for directory in jobs.active(home)]
         taints = provenance.taints(home)
+        open_alerts = alerts.read(home).open
     return {
         "home": str(home.root),
         "base": config.base,
         "training_paused": home.paused.exists(),
         "buffer": read_buffer(home),
         "jobs": active,
+        "alerts": [alert.model_dump() for alert in open_alerts],
         "personas": [_persona(home, promotion, taints) for promotion in registry.newest(home)],
     }
 
@@ -83,12 +73,8 @@ async def _ask_worker(home: Home, config: Config) -> dict[str, Any]:
 
 def waiting(home: Home, config: Config) -> dict[str, str]:
     """By persona/domain: what its triggers say now."""
-    return {
-        f"{persona}/{domain}": triggers.decide(
-            config.triggers_for(persona), pending.count(home, persona, domain), time.time()
-        ).reason
-        for persona, domain in home.domains()
-    }
+    return {"/".join(place): explanation.said(*explanation.plan(home, config, place, time.time()), config)
+            for place in home.domains()}  # fmt: skip
 
 
 def read_buffer(home: Home) -> dict[str, Any]:
@@ -137,6 +123,8 @@ def _persona(home: Home, promotion: registry.Promotion, taints: provenance.Taint
         "persona": promotion.persona,
         "promotion": promotion.number,
         "stack": [entry.adapter for entry in promotion.stack],
+        "share": promotion.share,
+        "pinned": promotion.pinned,
         "reason": promotion.reason,
         "tainted": {entry.adapter: found for entry in promotion.stack if (found := taints.get(entry.adapter))},
         "adapters": [str(known) for known in adapters.list_ids(home, promotion.persona)],

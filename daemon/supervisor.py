@@ -10,20 +10,23 @@ import os
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
-from daemon import host, watcher, worker_client
+from daemon import alerts, host, orders, watcher, worker_client
+from daemon.alerts import Alerts
 from daemon.deployer import Deployer
-from daemon.events import Alarm, Announcer
+from daemon.events import Alarm, Alarms, Announcer
 from daemon.gate import Gate
 from daemon.ingest import Ingest
 from daemon.planner import Planner
 from daemon.pruner import Pruner
-from daemon.runner import Runner
+from daemon.runner import Claims, Runner
+from daemon.searcher import Searcher
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
@@ -62,17 +65,21 @@ class Supervisor:
     worker: WorkerClient
     ingest: Ingest
     planner: Planner
-    runner: Runner
+    runners: tuple[Runner, ...]
+    """One for each job that may train at the same time."""
     gate: Gate
     deployer: Deployer
     pruner: Pruner
+    searcher: Searcher
+    alerts: Alerts
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
-        return (self.ingest, self.planner, self.runner, self.gate, self.deployer, self.pruner)
+        return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.pruner, self.searcher,
+                self.alerts, *self.alerts.couriers)  # fmt: skip
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -113,6 +120,7 @@ class Supervisor:
     async def _watch_worker(self) -> None:
         """Wakes what needs the worker whenever it begins to serve. While it is away, gRPC waits for it."""
         while True:
+            serving = False
             try:
                 async for serving in self.worker.watch():
                     self.announcer.tell("worker_serving" if serving else "worker_not_serving")
@@ -121,6 +129,8 @@ class Supervisor:
                             self.alarms[name].ring()
             except GenomeError:
                 pass  # the connection ended; whoever needs the worker says so itself
+            if serving:
+                self.announcer.tell("worker_not_serving")
             await anyio.sleep(self.config.daemon.backoff_seconds)  # for one that answers, and refuses, at once
 
     async def _watch_files(self, watching: anyio.Event) -> None:
@@ -130,8 +140,10 @@ class Supervisor:
                 watching.set()
                 for name in names:
                     self.alarms[name].ring()
-                if self.runner.name in names:
-                    self.runner.interrupt.ring()
+                if "runner" in names:
+                    for runner in self.runners:
+                        self.alarms[runner.name].ring()
+                        runner.interrupt.ring()
 
 
 async def serve(home: Home, config: Config) -> None:
@@ -153,12 +165,13 @@ async def serve(home: Home, config: Config) -> None:
                 notify("STOPPING=1")
                 group.cancel_scope.cancel()
             await anyio.to_thread.run_sync(supervisor.ingest.buffer.flush)
+            await anyio.to_thread.run_sync(supervisor.alerts.keep)  # what was told while the loops ended
             supervisor.announcer.tell("stopped")
 
 
 def recover(home: Home) -> None:
     """Syncs what is there and removes half-made things. All else is repaired by the loops, since they reconcile."""
-    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters):
+    for directory in (home.inbox, home.rejected, home.active_jobs, home.completed_jobs, home.adapters, home.alerts):
         files.make_directory(directory)
     with files.locked(home.lock):
         # What a killed daemon wrote and did not sync would be taken for stored, and its source be removed.
@@ -186,7 +199,9 @@ def _half_made(home: Home) -> list[Path]:
 
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
-    alarms = {name: Alarm() for name in ("ingest", "planner", "runner", "gate", "deployer", "pruner")}
+    runners = ("runner", *(f"runner-{number}" for number in range(2, config.training.max_jobs + 1)))
+    alarms = {name: Alarm() for name in ("ingest", "planner", *runners, "gate", "deployer", "pruner", "searcher")}
+    to_run, claims = Alarms(tuple(alarms[name] for name in runners)), Claims()
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     announcer = Announcer()
     buffer = Buffer(home, config.intake)
@@ -197,10 +212,14 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         announcer=announcer,
         worker=worker,
         ingest=Ingest(home, config, buffer, announcer, alarms["planner"]),
-        planner=Planner(home, config, base, fingerprint, worker, announcer, alarms["runner"]),
-        runner=Runner(home, config, announcer, alarms["gate"]),
+        planner=Planner(
+            home, config, base, fingerprint, worker, announcer, to_run, rebuild=partial(orders.rebuild, home)
+        ),
+        runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         pruner=Pruner(home, config, announcer),
+        searcher=Searcher(home, config, base, fingerprint, announcer, to_run),
+        alerts=alerts.compose(home, config, announcer, alarms),
         alarms=alarms,
     )

@@ -22,7 +22,7 @@ from genome.layout import NAME, Home
 
 Names = frozenset[str]
 """Of loops."""
-EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer"})
+EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer", "searcher", "alerts"})
 OWN_FILES = frozenset({"log.txt", "events.jsonl"})
 """Written by the runner all the time; nobody waits for them. In the inbox they are names like any other."""
 
@@ -65,15 +65,19 @@ class Place:
 
 def _places(at: Home) -> tuple[Place, ...]:
     ingest, planner, deployer = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer"})
-    jobs = frozenset({"runner", "gate", "planner"})
+    jobs, searcher = frozenset({"runner", "gate", "planner", "searcher"}), frozenset({"searcher"})
     return (
         Place(at.root.parts, frozenset()),  # what is removed from it and made again is found again
         *(Place(path.parts, ingest, drops=True) for path in (at.buffer, at.inbox, at.inbox / "*", at.inbox / "*/*")),
         Place(at.rejected.parts, frozenset()),
         # Who writes to pending/ is the ingest loop or a caller of the daemon, and both ring the planner themselves.
         *(Place(path.parts, planner) for path in (at.buffer / "*", at.buffer / "*/*", at.queued("*", "*"))),
+        *(Place(path.parts, searcher) for path in (at.set_aside("*", "*"), at.set_aside("*", "*") / "*")),
         *(Place(path.parts, jobs) for path in (at.jobs, at.active_jobs, at.active_jobs / "*", at.completed_jobs)),
-        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),
+        *(Place(path.parts, deployer) for path in (at.adapters, at.adapters / "*")),
+        # A persona that is no longer pinned, or whose canary ended: candidates that wait can be judged.
+        Place(at.promotions("*").parts, deployer | {"gate"}),
+        Place(at.alerts.parts, frozenset({"alerts"})),
     )
 
 
@@ -96,7 +100,7 @@ def woken_by(path: Path, is_directory: bool) -> Names:
 async def changes(home: Home, announcer: Announcer) -> AsyncIterator[Names]:
     """The loops to wake, at every change. The first item wakes nobody: it says that no change is missed from now on."""
     begun: Names = frozenset()
-    for path in (home.buffer, home.jobs, home.adapters):
+    for path in (home.buffer, home.jobs, home.adapters, home.alerts):
         await anyio.to_thread.run_sync(files.make_directory, path)
     if sys.platform == "linux":
         from daemon import inotify  # its library is there on Linux alone
@@ -117,7 +121,8 @@ async def changes(home: Home, announcer: Announcer) -> AsyncIterator[Names]:
 async def by_watchfiles(home: Home, polling: bool = False) -> AsyncIterator[Names]:
     """`changes`, by a thread that looks every few milliseconds. ``polling``: by looking at every file, now and then."""
     root, ended = home.root.resolve(), threading.Event()
-    roots = [str(path) for path in (Home(root).buffer, Home(root).jobs, Home(root).adapters)]
+    at = Home(root)
+    roots = [str(path) for path in (at.buffer, at.jobs, at.adapters, at.alerts)]
     watched = RustNotify(roots, False, polling, POLL_MS, True, True)
     patience = LOOK_MS if polling else 0  # 0: any length of time
     try:

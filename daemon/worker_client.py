@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from genome import errors, sockets
 from genome.config import Config
 from genome.layout import Home
-from genome.quality import AnswerScore
-from genome.registry import Stack
+from genome.promotions import Stack, Variants
+from genome.scores import AnswerScore
 from genome.signals import Turn
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
@@ -44,6 +44,8 @@ class Question:
     answers: tuple[str, ...]
     turns: tuple[Turn, ...] = ()
     text: str = ""
+    id: str = ""
+    """By which its answers are known again."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,11 @@ class WorkerClient:
             return await self.stub.ListRoutes(pb.ListRoutesRequest(), timeout=CALL_TIMEOUT_SECONDS)
 
     async def set_routes(
-        self, routes: dict[str, Stack], removed: Iterable[str], expected_generation: int
+        self, routes: dict[str, Variants], removed: Iterable[str], expected_generation: int
     ) -> pb.SetRouteResponse:
         """All of it in one assignment, if the routing table still is of that generation."""
         wanted = [
-            pb.Route(name=name, variants=[pb.Route.Variant(stack=to_proto(stack), weight=1.0)])
-            for name, stack in sorted(routes.items())
+            pb.Route(name=name, variants=variants_to_proto(variants)) for name, variants in sorted(routes.items())
         ]
         wanted += [pb.Route(name=name) for name in sorted(removed)]
         request = pb.SetRouteRequest(routes=wanted, expected_generation=expected_generation)
@@ -160,6 +161,10 @@ async def connect(config: Config, home: Home) -> AsyncIterator[WorkerClient]:
 
 def to_proto(stack: Stack) -> pb.Stack:
     return pb.Stack(entries=[pb.Stack.Entry(adapter_id=entry.adapter, scale=entry.scale) for entry in stack])
+
+
+def variants_to_proto(variants: Variants) -> list[pb.Route.Variant]:
+    return [pb.Route.Variant(stack=to_proto(variant.stack), weight=variant.weight) for variant in variants]
 
 
 def messages(turns: Iterable[Turn]) -> list[pb.Message]:

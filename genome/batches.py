@@ -49,6 +49,8 @@ class Batch(Record):
     """Ids of archived batches whose signals it trains again, having none of its own (`genome.rebuilding`)."""
     parent: str | None = None
     """Of a rebuild: the adapter its training goes on from; None begins anew from the base."""
+    graduates: tuple[str, ...] = ()
+    """Ids of signals that earlier batches held out: measuring is over, so they are trained with this one."""
     digest: str
     """sha256 over the ids of all its signals."""
     reason: str
@@ -78,7 +80,8 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
     # What is sealed does not change, so intake goes on while it is looked at. A retraction alone changes it.
     retractions = tombstones.known(home, persona, domain)
     found = list(segments.scan_all(home.pending(persona, domain) / name for name in names))
-    earlier = (batch for place in (archived, queued) for batch in place(home, persona, domain))
+    ended = archived(home, persona, domain)
+    earlier = (*ended, *queued(home, persona, domain))
     lost = contradictions.find(found, (stored for batch in earlier for stored in _stored(home, batch)))
     teaching = [stored.signal for stored in found if stored.signal.teaches and stored.signal.id not in lost.here]
     held_out = hold_out(teaching, policy)
@@ -100,6 +103,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
             evidence=sum(not stored.signal.teaches and not stored.retracted for stored in found),
             superseded=tuple(sorted(lost.here)),
             supersedes=tuple(sorted(lost.earlier)),
+            graduates=_graduates(home, ended, {line.question for line in teaching}, lost.earlier),
             digest=ids,
             reason=reason,
             created=int(now * 1000),
@@ -127,6 +131,16 @@ def form_rebuild(home: Home, again: list[Batch], parent: str | None, reason: str
     with files.new_directory(home.queued(batch.persona, batch.domain) / batch.id) as aside:
         files.put(aside / "batch.json", batch.to_bytes())
     return batch
+
+
+def _graduates(home: Home, ended: list[Batch], asked: set[bytes], lost: frozenset[str]) -> tuple[str, ...]:
+    """Held-out signals of promoted batches that none trained since, but for questions that are asked anew."""
+    trained = {signal for batch in ended for signal in (*batch.graduates, *batch.supersedes, *batch.superseded)}
+    measured = {signal for batch in ended for signal in batch.held_out} - trained - lost
+    if not measured:
+        return ()
+    lines = (stored.signal for batch in ended for stored in _stored(home, batch) if not stored.retracted)
+    return tuple(sorted({line.id for line in lines if line.id in measured and line.question not in asked}))
 
 
 def hold_out(signals: Iterable[Line], policy: HeldOutPolicy) -> set[str]:
@@ -240,6 +254,21 @@ def settle(home: Home) -> None:
         for place in (home.archive(persona, domain), home.set_aside(persona, domain)):
             for batch in _read_all(place):
                 _move(home, batch, place)
+
+
+def release(home: Home, batch: Batch) -> None:
+    """Its signals are pending again, to be formed into a batch with what comes. Again changes nothing.
+
+    Of a batch that was set aside the segments move first: until its record is gone, `settle` moves them back.
+    """
+    pending = home.pending(batch.persona, batch.domain)
+    aside = home.set_aside(batch.persona, batch.domain) / batch.id
+    for path in segments.listed(aside):
+        segments.restore(path)
+        files.move(path, pending / path.name)
+    if aside.exists():
+        files.remove(aside)
+    files.remove(home.queued(batch.persona, batch.domain) / batch.id)
 
 
 def find(home: Home, batch_id: str) -> Batch:

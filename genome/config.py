@@ -6,17 +6,16 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from genome import bases, files
+from genome import bases, files, trigger_settings
 from genome.errors import Conflict, InvalidConfig
 from genome.jobs import TrainingSettings
 from genome.layout import Home, check_name
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from genome.quality import Bar
+from genome.trigger_settings import Section, Triggers
 
 
 class Worker(Section):
@@ -81,17 +80,6 @@ class Intake(Section):
     """Of the disk: with less, intake stops until there is more."""
 
 
-class Threshold(Section):
-    """Train once so many examples wait, or the oldest has waited so long."""
-
-    min_examples: int = Field(500, ge=1)
-    max_wait_hours: float = Field(168.0, gt=0)
-
-
-class Triggers(Section):
-    threshold: Threshold | None = Threshold()
-
-
 class Training(Section, TrainingSettings):
     """`genome.jobs.TrainingSettings`, and which trainer."""
 
@@ -99,36 +87,90 @@ class Training(Section, TrainingSettings):
     """auto, torch, mlx, unsloth."""
     replay_fraction: float = Field(0.5, ge=0)
     """Signals of earlier batches that are trained again beside a new one, ÷ the new batch's."""
+    neighbour_anchors: int = Field(300, ge=0)
+    """Signals of the persona's other domains at which a new adapter is held to change nothing."""
     max_starts: int = Field(3, ge=1)
     """Trainer processes started for one job before it counts as failed."""
     heartbeat_seconds: float = Field(600.0, gt=0)
     """A trainer that says nothing for so long is stopped."""
+    max_jobs: int = Field(1, ge=1)
+    """Jobs that train at the same time."""
 
     def settings(self) -> TrainingSettings:
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
+
+
+class Rung(Section):
+    """What differs when a refused batch is tried again."""
+
+    fresh: bool = False
+    """Begin anew on all that earlier batches taught, instead of going on from what serves."""
+    learning_rate: float = Field(1.0, gt=0)
+    """× training.learning_rate."""
+    epochs: float = Field(1.0, gt=0)
+    """× training.epochs."""
+    replay: float = Field(1.0, ge=0)
+    """× training.replay_fraction."""
+    anchors: float = Field(1.0, ge=0)
+    """× training.anchor_weight."""
 
 
 class Gate(Section):
     """What a candidate must show before it serves."""
 
     held_out_fraction: float = Field(0.3, gt=0, lt=1)
-    """Largest part of a batch that is kept from training to judge by."""
-    held_out_examples: int = Field(150, ge=1)
-    """As many of a batch as are kept from training, unless the fraction is fewer."""
+    """Largest part of a batch that is kept from training to judge by; it is trained with the next one."""
+    expected_gain: float = Field(0.25, gt=0)
+    """Nats a token by which the contrast should rise: as many questions are held out as tell that from nothing …"""
+    power: float = Field(0.8, gt=0.5, lt=1)
+    """… with this probability."""
     min_held_out: int = Field(8, ge=2)
     """With fewer there is not enough evidence: no batch is formed, or its candidate is refused."""
     contrast_answers: int = Field(8, ge=1)
     """Answers of other questions each held-out question is scored against."""
     min_retention: float = Field(0.95, gt=0, le=1)
-    """Token accuracy on what was known, candidate ÷ incumbent."""
+    """Of what the incumbent knew, and of what the best version so far knew, on every old set."""
+    min_quality: float = Field(0.0, ge=0, le=1)
+    """Absolute: share of right tokens on the held-out questions. 0: no floor."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of the paired bootstrap's one-sided bounds."""
-    recall_examples: int = Field(100, ge=0)
-    """Earlier batches' held-out questions that are asked again."""
-    anchors: int = Field(400, ge=0)
-    """Prompts and answers sampled from the base; a quarter judges, the rest may anchor training."""
+    undecided: Literal["wait", "promote", "refuse"] = "wait"
+    """When nothing failed and something was not shown. wait: the signals wait for more of them."""
+    recall_examples: int = Field(200, ge=0)
+    """Questions of what earlier batches taught that are asked again, for each domain of the persona."""
+    golden_measure: str = "token_accuracy"
+    """Of golden questions that name none; docs/gate.md lists them."""
+    anchors: int = Field(600, ge=0)
+    """Prompts and answers sampled from the base; half judge, the others may anchor training."""
     anchor_tokens: int = Field(48, ge=1)
     """Longest prompt, and longest answer, of an anchor."""
+    ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=3.0))
+    """How a refused batch is tried again, one after the other, before it is set aside."""
+
+    def bar(self) -> Bar:
+        return Bar(self.confidence, self.min_retention, self.expected_gain, self.power)
+
+
+class Endpoint(Section):
+    """A language model behind an OpenAI-compatible ``/v1/chat/completions``. Nothing needs one."""
+
+    url: str = ""
+    """``https://host/v1``; empty: there is none, and nothing leaves this machine."""
+    model: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; empty, or not set: none is sent."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """Of one try."""
+    max_retries: int = Field(4, ge=0)
+    """After timeouts, lost connections, 429 and 5xx."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Endpoint:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url begins with http:// or https://")
+        if self.url and not self.model:
+            raise ValueError("a url needs a model")
+        return self
 
 
 class Prune(Section):
@@ -148,10 +190,53 @@ class Prune(Section):
     """Older versions stay while they were served, or made, so recently."""
 
 
-class Persona(Section):
-    """What differs for one persona."""
+class Alerts(Section):
+    """Who is told when something is wrong. The log always is."""
 
-    triggers: Triggers = Triggers()
+    webhook_url: str = ""
+    """http or https; empty: none."""
+    webhook_secret_env: str = "GENOME_WEBHOOK_SECRET"
+    """Environment variable that holds the key messages are signed with; empty: they are not signed."""
+    webhook_seconds: float = Field(10.0, gt=0)
+    """How long one request may take."""
+    command: tuple[str, ...] = ()
+    """Program and arguments, run without a shell with the message on its standard input; empty: none."""
+    command_seconds: float = Field(30.0, gt=0)
+    """A command that takes longer is stopped and tried again."""
+    journal: Literal["auto", "on", "off"] = "auto"
+    """systemd's; auto: where its socket is there."""
+    patience_seconds: float = Field(120.0, ge=0)
+    """A worker that is away is told of when it has been for so long."""
+    settle_minutes: float = Field(10.0, ge=0)
+    """The end of what comes and goes (loops, intake, worker, quality) is told when it has held for so long."""
+    give_up_hours: float = Field(24.0, ge=0)
+    """A message a sink did not take for so long is dropped for it, and that is logged."""
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _addressed(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme in ("http", "https") and parts.hostname and parts.port != 0):
+            raise ValueError("must be http://host/… or https://host/…")
+        return url
+
+
+class Domain(Section):
+    """What differs for one domain of a persona."""
+
+    triggers: Triggers | None = None
+
+
+class Persona(Section):
+    """What differs for one persona. Its tables state only that; what they leave out is as it is for everybody."""
+
+    triggers: Triggers | None = None
+    domains: dict[str, Domain] = Field(default_factory=dict)
+
+    @field_validator("domains")
+    @classmethod
+    def _named(cls, domains: dict[str, Domain]) -> dict[str, Domain]:
+        return {check_name(name, "domain"): settings for name, settings in domains.items()}
 
 
 class Config(Section):
@@ -164,10 +249,20 @@ class Config(Section):
     training: Training = Training()
     gate: Gate = Gate()
     prune: Prune = Prune()
-    personas: dict[str, Persona] = {}
+    endpoint: Endpoint = Endpoint()
+    alerts: Alerts = Alerts()
+    personas: dict[str, Persona] = Field(default_factory=dict)
 
-    def triggers_for(self, persona: str) -> Triggers:
-        return self.personas[persona].triggers if persona in self.personas else self.triggers
+    def triggers_for(self, persona: str, domain: str = "") -> Triggers:
+        """What counts for a domain: its own, else its persona's, else everybody's; for a persona without ``domain``."""
+        settings = self.personas.get(persona, Persona())
+        own = settings.domains.get(domain, Domain()).triggers
+        return own or settings.triggers or self.triggers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overridden(cls, given: Any) -> Any:
+        return trigger_settings.spread(given)
 
     @field_validator("personas")
     @classmethod
@@ -212,8 +307,21 @@ def _commented(section: Section, path: str) -> list[str]:
         if isinstance(value, Section):
             tables += [f"# [{path}.{key}]", *_commented(value, f"{path}.{key}")]
         else:
-            lines.append(f"# {key} = {json.dumps(value)}")  # numbers, strings and lists read the same in TOML
+            lines.append(f"# {key} = {toml(value)}")
     return lines + tables
+
+
+def toml(value: Any) -> str:
+    """As it is written in genome.toml. Numbers, strings and lists of them read the same in JSON; it knows no null, and
+    what is off is false."""
+    if value is None:
+        return "false"
+    if isinstance(value, tuple) and value and isinstance(value[0], Section):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, Section):
+        stated = value.model_dump(exclude_defaults=True)
+        return "{ " + ", ".join(f"{key} = {json.dumps(each)}" for key, each in stated.items()) + " }"
+    return json.dumps(value)
 
 
 def parse(text: str, path: Path) -> Config:
@@ -229,4 +337,6 @@ def _complaint(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key} is no key of genome.toml (docs/configuration.md lists them)"
+    if item["type"] == "value_error":  # ours, which quotes what was given
+        return f"{key}: {item['ctx']['error']}"
     return f"{key}: {item['msg']}, not {item['input']!r}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from genome import files, ledger
-from genome.checks import batches, conservation, jobs, remains, retractions, served
+from genome.checks import batches, conservation, jobs, remains, retractions, served, triggers
 from genome.checks.batches import Domain
 from genome.checks.problems import ASK, Problem, View
 from genome.errors import Damaged, NotFound
@@ -71,6 +71,7 @@ def _look(view: View) -> Report:
     accepted = conservation.check(view, domains, runs, merged)
     problems += accepted.problems
     problems += jobs.check(view)
+    problems += triggers.check(view)
     notes: list[str] = []
     if accepted.unwitnessed:
         told = "are newer than the ledger, so nothing would show if more are missing; stopping the daemon writes it"

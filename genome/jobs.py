@@ -68,6 +68,10 @@ class Job(Record):
     persona: str
     domain: str
     batch: str
+    attempt: int = 1
+    """Above 1: the batch was refused before, and is tried with other settings."""
+    part: tuple[str, ...] = ()
+    """Ids of the signals that a poison search trains alone; its candidate is judged and never promoted."""
     trainer: str
     base: str
     """Directory of the base model."""
@@ -269,6 +273,44 @@ def retry(home: Home, directory: JobDirectory) -> None:
     for stale in (moved.events_file, home.checkpoints(moved.id) / "adapter", moved.result_file):
         if stale.exists():
             files.remove(stale)
+
+
+def refused(home: Home, batch: str) -> int:
+    """How often a candidate of this batch was refused."""
+    ended = [directory for directory in completed(home) if of_batch(directory.id) == batch]
+    judged = (found for found in ended if not is_probe(found.id) and not _withdrawn(found))
+    return sum(found.verdict_file.exists() for found in judged)
+
+
+def next_id(home: Home, batch: str) -> str:
+    """Of the job a batch is to have now: another one after each that was refused or withdrawn."""
+    ended = [found for found in completed(home) if of_batch(found.id) == batch and not is_probe(found.id)]
+    over = [found for found in ended if found.verdict_file.exists() or _withdrawn(found)]
+    return job_id(batch, len(over) + 1)
+
+
+def _withdrawn(directory: JobDirectory) -> bool:
+    result = directory.result()
+    return result is not None and result.withdrawn
+
+
+def job_id(batch: str, attempt: int = 1) -> str:
+    """batch-2026-11-20-001 → job-2026-11-20-001, then job-2026-11-20-001.2 for the second attempt."""
+    return f"job-{batch.removeprefix('batch-')}" + (f".{attempt}" if attempt > 1 else "")
+
+
+def probe_id(batch: str, number: int) -> str:
+    """batch-2026-11-20-001 → job-2026-11-20-001.p1: the first probe of a search for what breaks the gate."""
+    return f"{job_id(batch)}.p{number}"
+
+
+def is_probe(job: str) -> bool:
+    return ".p" in job
+
+
+def of_batch(job: str) -> str:
+    """The batch a job is of."""
+    return f"batch-{job.removeprefix('job-').partition('.')[0]}"
 
 
 def complete(home: Home, directory: JobDirectory) -> JobDirectory:

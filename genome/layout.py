@@ -129,6 +129,18 @@ class Home:
         """Retractions that were carried out: which signals, when and why."""
         return self.buffer / persona / domain / "retracted"
 
+    def search(self, persona: str, domain: str, batch: str) -> Path:
+        """While it lies in a refused batch, what breaks the gate is searched for."""
+        return self.set_aside(persona, domain) / batch / "search.json"
+
+    def poison(self, persona: str, domain: str, batch: str) -> Path:
+        """What a search found."""
+        return self.set_aside(persona, domain) / batch / "poison.json"
+
+    def triggers(self, persona: str, domain: str) -> Path:
+        """What the triggers of a domain remember."""
+        return self.buffer / persona / domain / "triggers.json"
+
     def domains(self) -> list[tuple[str, str]]:
         """(persona, domain) of every buffer there is."""
         return [
@@ -176,8 +188,20 @@ class Home:
     def promotions(self, persona: str) -> Path:
         return self.adapters / persona / "promotions"
 
-    def persona(self, persona: str) -> Path:
-        return self.root / "personas" / persona
+    def golden(self, persona: str) -> Path:
+        """Questions the user wrote, which every candidate must still answer."""
+        return self.root / "personas" / persona / "golden"
+
+    # Alerts
+
+    @property
+    def alerts(self) -> Path:
+        return self.root / "alerts"
+
+    @property
+    def open_alerts(self) -> Path:
+        """Which conditions are open, and which messages are owed to whom."""
+        return self.root / "alerts" / "open.json"
 
 
 def _directories(parent: Path) -> list[Path]:

@@ -197,23 +197,27 @@ def newly_tainted(home: Home, candidate: str, stack: Stack) -> tuple[str, ...]:
 
 def serving(home: Home) -> set[str]:
     """Ids of all adapters that should be served now, whether to all of a persona's sessions or to some."""
-    found = set()
-    for promotion in registry.newest(home):
-        found |= {entry.adapter for entry in promotion.stack}
-        if promotion.share < 1:
-            before = (old for old in registry.history(home, promotion.persona) if old.number == promotion.builds_on)
-            found |= {entry.adapter for old in before for entry in old.stack}
-    return found
+    return {adapter for promotion in registry.newest(home) for adapter in registry.served(home, promotion)}
 
 
 def trains_on(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, str]) -> bool:
     """Whether a job of that persona and domain has the signal among its examples."""
+    return (False, names) in _examples(directory, signal_id)
+
+
+def holds(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, str]) -> bool:
+    """The same, or whether one of another domain has it as an anchor: its text, without learning it."""
+    found = _examples(directory, signal_id)
+    return (False, names) in found or any(anchor and job[0] == names[0] and job != names for anchor, job in found)
+
+
+def _examples(directory: jobs.JobDirectory, signal_id: str) -> set[tuple[bool, tuple[str, str]]]:
+    """(whether it is an anchor, persona and domain of the job) of each example of that id."""
+    if not directory.examples.exists() or tombstones.needle(signal_id) not in directory.examples.read_bytes():
+        return set()
     job = directory.job()
-    if (job.persona, job.domain) != names or not directory.examples.exists():
-        return False
-    if tombstones.needle(signal_id) not in directory.examples.read_bytes():
-        return False
-    return any(each.id == signal_id and not each.anchor for each in jobs.read_examples(directory.examples))
+    found = (each for each in jobs.read_examples(directory.examples) if each.id == signal_id)
+    return {(each.anchor, (job.persona, job.domain)) for each in found}
 
 
 def _walk(home: Home, persona: str, domain: str, wanted: Callable[[str], bool], needle: bytes = b"") -> Iterator[Place]:

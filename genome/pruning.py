@@ -13,13 +13,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from genome import adapters, batches, files, jobs, registry, segments
+from genome import adapters, batches, files, jobs, promotions, registry, segments
 from genome.adapters import AdapterId, Manifest
 from genome.config import Prune
 from genome.jobs import JobDirectory, State
 from genome.layout import Home
+from genome.promotions import Promotion
 from genome.quality import Verdict
-from genome.registry import Promotion
 
 DAY = 86_400.0
 
@@ -196,9 +196,10 @@ def _adapters(facts: Facts, policy: Prune, now: float) -> Iterator[Act]:
 def _reachable(history: tuple[Promotion, ...], since: float) -> set[str]:
     """Adapters that are served, were so after ``since``, or would be after a rollback."""
     numbered = {promotion.number: promotion for promotion in history}
-    newest = history[-1]
     # Each was served until the next was made.
     ended = [after.created / 1000 for after in history[1:]]
     served = [promotion for promotion, until in zip(history, ended, strict=False) if until >= since]
-    before = [numbered[newest.builds_on]] if newest.builds_on in numbered else []
-    return {entry.adapter for promotion in (*served, *before, newest) for entry in promotion.stack}
+    served.append(history[-1])
+    others = [numbered.get(promotion.builds_on) for promotion in served if promotion.is_canary]
+    before = [promotions.way_back(history), *others]
+    return {adapter for promotion in (*served, *before) if promotion is not None for adapter in promotion.adapters}

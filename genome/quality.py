@@ -2,52 +2,25 @@
 
 "It learned" is a contrast: how much likelier a question's own answer became than other questions' answers, candidate
 against incumbent. Style alone lifts both and cancels out; answers shuffled among questions lower it.
-"It still knows" is token accuracy on what was known before, candidate ÷ incumbent.
+"It still knows" is non-inferiority on what was known before: the lower bound of candidate ÷ incumbent, and of candidate
+÷ the best version so far, since 0.95 of each predecessor is 0.60 of the first after ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from genome import evidence, scores
 from genome.records import Record
+from genome.scores import AnswerScore, Observed, QuestionScore
 
-RESAMPLES = 2000
-SEED = 20
-
-
-@dataclass(frozen=True)
-class AnswerScore:
-    """How one model sees one given answer."""
-
-    logprob: float
-    """Natural logarithm, over all its tokens."""
-    tokens: int
-    greedy_tokens: int
-    """How many of them greedy decoding would have chosen."""
-
-    @property
-    def per_token(self) -> float:
-        return self.logprob / max(1, self.tokens)
-
-
-@dataclass(frozen=True)
-class QuestionScore:
-    """One held-out question under one model."""
-
-    own: AnswerScore
-    others: tuple[AnswerScore, ...]
-    """Of answers that belong to other questions, the same ones for both models."""
-
-    @property
-    def contrast(self) -> float:
-        """Nats a token: log p(own answer) − mean log p(other answers)."""
-        return self.own.per_token - float(np.mean([other.per_token for other in self.others]))
+TYPICAL_SPREAD = 1.4
+"""Nats a token: standard deviation over questions of what the contrast gained, on real corrections."""
 
 
 class Finding(BaseModel):
@@ -56,13 +29,23 @@ class Finding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """learned, retention/<set>, or evidence."""
+    """evidence, learned, retention/<set>, retention/<set>/best, or quality."""
     passed: bool
+    undecided: bool = False
+    """Neither shown nor refuted: too few questions for what they say."""
     value: float
     low: float
     """One-sided lower bound at the stated confidence."""
+    high: float
+    """One-sided upper bound."""
     required: float
     questions: int
+    against: str = ""
+    """The version it is held against, where that is not the incumbent."""
+    spread: float = 0.0
+    """Standard deviation over the questions, of learned."""
+    needed: int = 0
+    """Questions that would tell, where it is undecided and more new signals would bring them."""
     explanation: str
 
 
@@ -84,6 +67,10 @@ class Verdict(Record):
     incumbent: tuple[str, ...]
     """Adapter ids of the stack it was held against; none: the base alone."""
     promote: bool
+    undecided: bool = False
+    """Not promoted for want of evidence alone."""
+    needed: int = 0
+    """Held-out questions that would have told, where there were too few."""
     reason: str
     findings: tuple[Finding, ...]
     before: Measures | None = None
@@ -91,6 +78,28 @@ class Verdict(Record):
     kind: Literal["paired"] = "paired"
     created: int
     """Milliseconds since 1970."""
+
+    def numbers(self) -> dict[str, float]:
+        """By name of the finding."""
+        return {finding.name: round(finding.value, 4) for finding in self.findings}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a candidate must show."""
+
+    confidence: float
+    """Of every bound, one-sided."""
+    retention: float
+    """Candidate ÷ incumbent, and ÷ the best so far."""
+    gain: float
+    """Nats a token that are worth detecting."""
+    power: float
+    """Probability that such a gain is detected."""
+
+    def questions(self, spread: float = TYPICAL_SPREAD) -> int:
+        """Held-out questions that are enough to tell whether it learned."""
+        return evidence.questions_needed(spread, self.gain, self.confidence, self.power)
 
 
 @dataclass(frozen=True)
@@ -103,82 +112,99 @@ class Paired:
 
 @dataclass(frozen=True)
 class OldSet:
-    """Answers that were known before, under both models, in the same order."""
+    """Questions whose answers were known before, under both models: what each gave, by question."""
 
     name: str
-    incumbent: tuple[AnswerScore, ...]
-    candidate: tuple[AnswerScore, ...]
+    incumbent: Mapping[str, Observed]
+    candidate: Mapping[str, Observed]
+    against: str = ""
+    """The version in ``incumbent``, where that is not the one that serves."""
 
 
-def learned(scores: Paired, confidence: float) -> Finding:
-    """Whether the contrast rose: its lower bound over the questions is above zero."""
-    gains = np.array([after.contrast - before.contrast for before, after in _pairs(scores)])
-    value, low = float(gains.mean()), _lower_bound(gains, np.ones_like(gains), confidence)
-    said = "rose" if low > 0 else "did not surely rise"
+def learned(pairs: Paired, bar: Bar) -> Finding:
+    """Whether the contrast rose: its lower bound over the questions is above zero.
+
+    Undecided while the bound includes both nothing and a gain worth having, and there are fewer questions than would
+    tell the two apart at the spread they show.
+    """
+    gains = np.array([after.contrast - before.contrast for before, after in
+                      zip(pairs.incumbent, pairs.candidate, strict=True)])  # fmt: skip
+    bounds, spread = evidence.mean(gains, bar.confidence), float(gains.std(ddof=1))
+    needed = bar.questions(spread) if spread else 0
+    passed = bounds.low > 0
+    undecided = not passed and bounds.high >= bar.gain and len(gains) < needed
+    said = "rose" if passed else "may have risen" if undecided else "did not surely rise"
+    explanation = f"own answers over others' {said}: {bounds.value:+.3f} nats a token (at least {bounds.low:+.3f})"
+    if undecided:
+        explanation += f"; not enough evidence: {len(gains)} questions, about {needed} would tell"
     return Finding(
-        name="learned",
-        passed=low > 0,
-        value=value,
-        low=low,
-        required=0.0,
-        questions=len(gains),
-        explanation=f"own answers over others' {said}: {value:+.3f} nats a token (at least {low:+.3f})",
-    )
+        name="learned", passed=passed, undecided=undecided, value=bounds.value, low=bounds.low, high=bounds.high,
+        required=0.0, questions=len(gains), spread=spread, needed=needed if undecided else 0, explanation=explanation,
+    )  # fmt: skip
 
 
-def retained(old: OldSet, required: float, confidence: float) -> Finding:
-    """Whether token accuracy on an old set is at least ``required`` of the incumbent's."""
-    before = np.array([score.greedy_tokens for score in old.incumbent], dtype=float)
-    after = np.array([score.greedy_tokens for score in old.candidate], dtype=float)
-    value = float(after.sum() / before.sum()) if before.sum() else 1.0
-    low = _lower_bound(after, before, confidence) if before.sum() else 1.0
+def retained(old: OldSet, bar: Bar) -> Finding:
+    """Whether the candidate surely keeps what the incumbent knew: the lower bound of candidate ÷ incumbent is at least
+    ``bar.retention``. Undecided where only the estimate is."""
+    asked = [key for key in old.incumbent if key in old.candidate]
+    before = np.array([old.incumbent[key][0] for key in asked])
+    after = np.array([old.candidate[key][0] for key in asked])
+    bounds = evidence.Bounds(1.0, 1.0, 1.0) if not before.any() else evidence.ratio(after, before, bar.confidence)
+    passed = bounds.low >= bar.retention
+    undecided = not passed and bounds.value >= bar.retention
+    versus = f" of {old.against}'s, the best so far," if old.against else ""
+    said = f"{old.name}: {bounds.value:.3f}{versus} kept (at least {bounds.low:.3f}), {bar.retention:g} required"
+    if undecided:
+        said += f"; not enough evidence in {len(asked)} questions"
     return Finding(
-        name=f"retention/{old.name}",
-        passed=value >= required,
-        value=value,
-        low=low,
-        required=required,
-        questions=len(before),
-        explanation=f"{old.name}: {value:.3f} of the token accuracy kept (at least {low:.3f}), {required:g} required",
-    )
+        name=f"retention/{old.name}" + ("/best" if old.against else ""), passed=passed, undecided=undecided,
+        value=bounds.value, low=bounds.low, high=bounds.high, required=bar.retention, questions=len(asked),
+        against=old.against, explanation=said,
+    )  # fmt: skip
+
+
+def good_enough(name: str, observed: Mapping[str, Observed], required: float) -> Finding:
+    """Whether the candidate itself reaches an absolute floor."""
+    value = scores.share(observed.values())
+    return Finding(
+        name="quality", passed=value >= required, value=value, low=value, high=value, required=required,
+        questions=len(observed), explanation=f"{value:.3f} right on {name}, {required:g} required",
+    )  # fmt: skip
 
 
 def enough_evidence(questions: int, required: int) -> Finding:
     said = "enough" if questions >= required else "not enough evidence"
     return Finding(
-        name="evidence",
-        passed=questions >= required,
-        value=questions,
-        low=questions,
-        required=required,
-        questions=questions,
+        name="evidence", passed=questions >= required, undecided=questions < required, value=questions, low=questions,
+        high=questions, required=required, questions=questions, needed=required if questions < required else 0,
         explanation=f"{said}: {questions} held-out questions, {required} required",
-    )
+    )  # fmt: skip
 
 
-def measures(scores: Sequence[AnswerScore]) -> Measures:
-    tokens = max(1, sum(score.tokens for score in scores))
+def measures(found: Sequence[AnswerScore]) -> Measures:
+    tokens = max(1, sum(score.tokens for score in found))
     return Measures(
-        loss=-sum(score.logprob for score in scores) / tokens,
-        token_accuracy=sum(score.greedy_tokens for score in scores) / tokens,
+        loss=-sum(score.logprob for score in found) / tokens,
+        token_accuracy=sum(score.greedy_tokens for score in found) / tokens,
     )
 
 
-def summarise(findings: Sequence[Finding]) -> tuple[bool, str]:
-    """Whether all passed, and the sentence that says which decided."""
-    failed = [finding.explanation for finding in findings if not finding.passed]
-    if failed:
-        return False, "; ".join(failed)
-    return True, "; ".join(finding.explanation for finding in findings)
+@dataclass(frozen=True)
+class Decision:
+    promote: bool
+    undecided: bool
+    needed: int
+    """Held-out questions that would tell what is undecided of the new ones."""
+    reason: str
+    """The sentence that says which findings decided."""
 
 
-def _pairs(scores: Paired) -> zip[tuple[QuestionScore, QuestionScore]]:
-    return zip(scores.incumbent, scores.candidate, strict=True)
-
-
-def _lower_bound(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64], confidence: float) -> float:
-    """One-sided bound of Σ numerator ÷ Σ denominator by paired bootstrap over the questions (percentile method)."""
-    generator = np.random.default_rng(SEED)
-    picks = generator.integers(0, len(numerator), size=(RESAMPLES, len(numerator)))
-    ratios = numerator[picks].sum(axis=1) / np.maximum(denominator[picks].sum(axis=1), 1e-12)
-    return float(np.quantile(ratios, 1 - confidence))
+def decide(findings: Sequence[Finding], when_undecided: Literal["wait", "promote", "refuse"] = "wait") -> Decision:
+    """Promoted when all passed. One that surely failed refuses; else what is undecided goes as the policy says."""
+    failed = [finding for finding in findings if not finding.passed]
+    undecided = bool(failed) and all(finding.undecided for finding in failed)
+    reason = "; ".join(finding.explanation for finding in failed or findings)
+    needed = max((finding.needed for finding in failed), default=0)
+    if undecided and when_undecided == "promote":
+        return Decision(True, True, needed, f"promoted for want of evidence against it: {reason}")
+    return Decision(not failed, undecided, needed, reason)

@@ -107,7 +107,7 @@ def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterato
         if (job.persona, job.domain) != names:
             continue
         stale = provenance.trains_on(directory, retraction.signal, names) and not _scrubbing_will_do(home, directory)
-        if (stale or (rebuilt and job.batch not in spared)) and _may_withdraw(home, directory):
+        if (stale or (rebuilt and not job.part and job.batch not in spared)) and _may_withdraw(home, directory):
             withdraw(home, directory)
             yield directory.id
 
@@ -168,8 +168,8 @@ def unwanted(home: Home, directory: JobDirectory, stack: Stack) -> str:
     result, job = directory.result(), directory.job()
     if result is None or result.adapter is None:
         return WITHDRAWN
-    if _promoted(home, directory):
-        return ""  # a crash came between that and the rest
+    if job.part or _promoted(home, directory):
+        return ""  # it never is, or a crash came between that and the rest
     if retracted := provenance.newly_tainted(home, result.adapter, stack):
         return f"{WITHDRAWN}: {', '.join(retracted)}"
     waiting = {batch.id: batch for batch in batches.queued(home, job.persona, job.domain)}
@@ -222,9 +222,10 @@ def _scrub(home: Home, retraction: Retraction) -> None:
     """Takes the signal out of every job's examples, and what a failed job had learned, from which it would go on."""
     names = retraction.persona, retraction.domain
     for directory in (*jobs.active(home), *jobs.completed(home)):
-        if not provenance.trains_on(directory, retraction.signal, names):
+        if not provenance.holds(directory, retraction.signal, names):
             continue
-        if directory.path.parent == home.completed_jobs and home.checkpoints(directory.id).exists():
+        trained = provenance.trains_on(directory, retraction.signal, names)
+        if trained and directory.path.parent == home.completed_jobs and home.checkpoints(directory.id).exists():
             files.remove(home.checkpoints(directory.id))
         kept = [line for line in directory.examples.read_bytes().splitlines(keepends=True)
                 if jobs.Example.model_validate_json(line).id != retraction.signal]  # fmt: skip

@@ -194,6 +194,16 @@ def pack(path: Path) -> None:
         files.write(packed(path), compressor.read_to_iter(stream, size=path.stat().st_size))
 
 
+def restore(path: Path) -> None:
+    """Makes a segment plain again, so that it may lie where segments are appended to. Plain already is fine."""
+    if packed(path).exists():
+        if not path.exists():
+            with _unpacked(path) as stream:
+                files.write(path, iter(lambda: stream.read(BLOCK_BYTES), b""))
+            files.seal(path)
+        files.remove(packed(path))
+
+
 def shed(path: Path) -> None:
     """Removes the plain file of a segment if its compressed one, read back, holds the same. Under the home's lock."""
     with path.open("rb") as stream, _unpacked(path) as again:

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from genome import bases, registry, sockets
+from genome import bases, promotions, registry, sockets
 from genome.config import Config, Worker
 from genome.errors import Damaged, GenomeError, Unavailable
 from genome.layout import Home
@@ -24,7 +24,7 @@ from inference_worker import requests, sources
 from inference_worker.adapters import Adapters, LoadOrder
 from inference_worker.engine import Engine
 from inference_worker.requests import Failed, Generation, Token
-from inference_worker.routes import Entry, Stack, Variant
+from inference_worker.routes import Entry, Variant
 from inference_worker.sampling import Sampler, Sampling
 from inference_worker.scheduler import Scheduler
 from inference_worker.service import InferenceService, server_info
@@ -67,8 +67,11 @@ async def serve(config: Config, home: Home) -> int:
 async def load_promoted(home: Home, adapters: Adapters) -> None:
     """Serves what the newest promotions name. What cannot be loaded is left out, with every route that needs it."""
     for promotion in _newest(home):
-        routes = registry.routes(promotion)
-        entries = {entry.adapter: entry for stack in (promotion.stack, *routes.values()) for entry in stack}
+        try:
+            routes, entries = registry.routes(home, promotion), registry.served(home, promotion)
+        except Damaged as error:
+            log.error("a canary cannot be served", persona=promotion.persona, reason=str(error))
+            continue
         broken = set()
         for entry in entries.values():
             path = str(home.adapter(entry.adapter))
@@ -78,14 +81,18 @@ async def load_promoted(home: Home, adapters: Adapters) -> None:
             except GenomeError as error:
                 log.error("a promoted adapter cannot be served", adapter=entry.adapter, reason=str(error))
                 broken.add(entry.adapter)
-        whole = {name: stack for name, stack in routes.items() if not broken & {entry.adapter for entry in stack}}
+        whole = {name: variants for name, variants in routes.items() if not broken & _named(variants)}
         for name in sorted(routes.keys() - whole.keys()):
             log.error("a route falls back, because an adapter of its stack is missing", route=name)
-        adapters.set_routes({name: (Variant(_entries(stack)),) for name, stack in whole.items()})
+        adapters.set_routes({name: tuple(map(_variant, variants)) for name, variants in whole.items()})
 
 
-def _entries(stack: registry.Stack) -> Stack:
-    return tuple(Entry(entry.adapter, entry.scale) for entry in stack)
+def _named(variants: promotions.Variants) -> set[str]:
+    return {entry.adapter for variant in variants for entry in variant.stack}
+
+
+def _variant(variant: promotions.Variant) -> Variant:
+    return Variant(tuple(Entry(entry.adapter, entry.scale) for entry in variant.stack), variant.weight)
 
 
 def _newest(home: Home) -> list[registry.Promotion]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import click
 import pytest
@@ -17,7 +17,8 @@ import typer.main
 from pydantic import BaseModel
 
 from daemon import cli
-from genome import errors
+from genome import config, errors
+from genome.conditions import KINDS
 from genome.config import Config
 from genome.errors import InvalidInput
 from genome.layout import Home
@@ -30,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 NOW_MILLIS = 1_763_600_000_000
-EXPLAINED = {"persona": "<persona>", "domain": "<domain>", "job": "<job>", "base_fingerprint": "<fingerprint>",
-             "adapter_id": "<persona>/<domain>-v<version>"}  # fmt: skip
+EXPLAINED = {"persona": "<persona>", "batch": "<batch>", "domain": "<domain>", "job": "<job>",
+             "base_fingerprint": "<fingerprint>", "adapter_id": "<persona>/<domain>-v<version>"}  # fmt: skip
 """How docs/directory.md writes what a path is made of."""
 
 
@@ -50,13 +51,21 @@ def rows(text: str) -> list[list[str]]:
 
 
 def settings(section: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(section, key, default) of everything genome.toml may hold."""
+    """(section, key, default) of everything genome.toml may hold. A table that is not there by default is false."""
     for key, value in section:
         inner = f"{path}.{key}".removeprefix(".")
         if isinstance(value, BaseModel):
             yield from settings(value, inner)
+        elif value is None and (table := optional_table(section, key)):
+            yield path, key, False
+            yield from settings(table(), inner)
         elif path:
             yield path, key, value
+
+
+def optional_table(section: BaseModel, key: str) -> type[BaseModel] | None:
+    kinds = set(get_args(type(section).model_fields[key].annotation)) - {NoneType}
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 SETTINGS = list(settings(Config(base="x")))
@@ -68,7 +77,7 @@ def test_every_key_of_the_config_is_described(section: str, key: str, default: o
     heading = f"## [{section}]\n"
     assert heading in page("configuration.md")
     described = page("configuration.md").partition(heading)[2].partition("\n## ")[0]
-    assert [f"`{key}`", f"`{json.dumps(default)}`"] in [row[:2] for row in rows(described)]
+    assert [f"`{key}`", f"`{config.toml(default)}`"] in [row[:2] for row in rows(described)]
 
 
 def test_no_key_is_described_that_does_not_exist() -> None:
@@ -207,6 +216,18 @@ def test_every_module_on_the_path_of_a_signal_exists() -> None:
     named = set(re.findall(r"`((?:genome|daemon|inference_worker|tests)/[\w/]+\.py)`", page("architecture.md")))
     assert len(named) > 20
     assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_every_condition_is_described() -> None:
+    """docs/alerts.md has a row for each kind of alert, with its severity and message id, and for no other."""
+    described = rows(page("alerts.md").partition("## Conditions")[2].partition("\n## ")[0])[1:]
+    named = {kind.condition.replace("{", "<").replace("}", ">"): kind for kind in KINDS}
+    assert [(row[0].strip("`"), row[1], row[4].strip("`")) for row in described] == [
+        (condition, kind.severity, kind.message_id) for condition, kind in named.items()
+    ]
+    assert [row[0] for row in described if "it settles" in row[3]] == [
+        f"`{condition}`" for condition, kind in named.items() if kind.settles
+    ]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, buffer, continuous, serving, signals, training, upkeep
+from daemon.cli import adapters, alerts, buffer, continuous, serving, signals, training, triggers, upkeep
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
@@ -27,8 +27,10 @@ upkeep.register(app)
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(signals.app, name="signal")
 app.add_typer(training.app, name="training")
+app.add_typer(triggers.app, name="triggers")
 app.add_typer(adapters.app, name="adapter")
 app.add_typer(continuous.app, name="continuous")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:

@@ -12,7 +12,10 @@ from daemon.cli.options import HomeOption, JsonOption
 
 if TYPE_CHECKING:
     from genome.layout import Home
+    from genome.promotions import Promotion
     from genome.provenance import OfAdapter
+
+ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
 
 app = typer.Typer(help="Which versions there are, what is served, and the way back.", no_args_is_help=True)
 
@@ -23,7 +26,7 @@ def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
     from genome import adapters, provenance, registry
 
     at = options.existing(home)
-    served = {entry.adapter for promotion in registry.newest(at) for entry in promotion.stack}
+    served = {adapter for promotion in registry.newest(at) for adapter in registry.served(at, promotion)}
     found = [adapters.manifest(at, str(known)) for known in adapters.list_ids(at)]
     taints = provenance.taints(at)
     if json:
@@ -48,6 +51,8 @@ def deploy(
     domain: Annotated[str, typer.Option(help="Which subject it is about.")] = "",
     rank: Annotated[int | None, typer.Option(help="Of a .safetensors file that does not say it.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Of a .safetensors file that does not say it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also one that was withdrawn.")] = False,
+    reason: ReasonOption = "",
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -61,7 +66,7 @@ def deploy(
         adapter = actions.import_adapter(at, config, wanted).id
     elif not adapter:
         raise InvalidInput("it is not said what to deploy", "Give an adapter's id, or --path")
-    promotion = actions.deploy(at, adapter)
+    promotion = actions.deploy(at, adapter, options.who(), force, reason)
     options.warn_of_taints(at, promotion)
     text = (
         f"promotion {promotion.number} of {promotion.persona}: {adapter} is to be served; a running daemon does it now"
@@ -73,23 +78,50 @@ def deploy(
 def rollback(
     persona: options.PersonaOption,
     to: Annotated[str, typer.Option(help="An adapter's id. Default: what was served before.")] = "",
+    reason: ReasonOption = "",
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Serve what was served before. Undo it with: genome adapter deploy ID"""
+    """Serve what was served before; what was withdrawn is passed over. Undo it with: genome adapter deploy ID"""
     from daemon import actions
 
     at = options.existing(home)
-    promotion = actions.roll_back(at, persona, to or None)
+    promotion = actions.roll_back(at, persona, options.who(), to or None, reason)
     options.warn_of_taints(at, promotion)
     stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
     text = f"promotion {promotion.number} of {persona}: {stack}; a running daemon does it now"
     options.answer(promotion.model_dump(), json, text)
 
 
+@app.command(epilog="Example: genome adapter pin --persona helper-ai --reason 'exam week'")
+def pin(
+    persona: options.PersonaOption, reason: ReasonOption = "", home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """Leave a persona as it is served now: nothing is promoted or rolled back but by hand."""
+    _pin(options.existing(home), (persona, reason), True, json)
+
+
+@app.command(epilog="Example: genome adapter unpin --persona helper-ai")
+def unpin(
+    persona: options.PersonaOption, reason: ReasonOption = "", home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """Let a pinned persona change again."""
+    _pin(options.existing(home), (persona, reason), False, json)
+
+
+def _pin(home: Home, said: tuple[str, str], on: bool, json: bool) -> None:
+    from daemon import actions
+
+    persona, reason = said
+    promotion = actions.pin(home, persona, options.who(), on, reason)
+    stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
+    text = f"promotion {promotion.number} of {persona}: {stack}, {'pinned' if on else 'free to change again'}"
+    options.answer(promotion.model_dump(), json, text)
+
+
 @app.command(epilog="Example: genome adapter history --persona helper-ai")
 def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonOption = False) -> None:
-    """Every promotion and rollback of a persona, with its reason."""
+    """What a persona was served with since when: who changed it, why, and by which numbers."""
     from datetime import datetime
 
     from genome import registry
@@ -98,11 +130,18 @@ def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonO
     if json:
         return options.answer([promotion.model_dump() for promotion in found], True, "")
     options.table(
-        ["number", "when", "kind", "stack", "reason"],
-        [[made.number, f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}", made.kind,
-          ", ".join(entry.adapter for entry in made.stack) or "(base)", made.reason] for made in found],
+        ["number", "when", "kind", "who", "stack", "numbers", "reason"],
+        [[made.number, f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}", _kind(made), made.by,
+          ", ".join(entry.adapter for entry in made.stack) or "(base)",
+          ", ".join(f"{name} {value:.4g}" for name, value in made.numbers.items()), made.reason] for made in found],
     )  # fmt: skip
     return None
+
+
+def _kind(promotion: Promotion) -> str:
+    """A canary with its share, and whether nothing but a person may change it."""
+    share = f" to {promotion.share:.0%}" if promotion.is_canary else ""
+    return f"{promotion.kind}{share}{', pinned' if promotion.pinned else ''}"
 
 
 @app.command(epilog="Example: genome adapter blame helper-ai/typescript-v1.3")

@@ -79,3 +79,17 @@ def flush(persona: PersonaOption, domain: DomainOption, home: HomeOption = None,
     batch = actions.flush(*options.opened(home), persona, domain)
     text = f"{batch.id}: {batch.signals} examples, {len(batch.held_out)} of them held out to judge by"
     options.answer({"batch": batch.id, "signals": batch.signals, "held_out": len(batch.held_out)}, json, text)
+
+
+@app.command(epilog="Example: genome buffer restore batch-2026-11-20-001")
+def restore(
+    batch: Annotated[str, typer.Argument(help="Id of a batch that was set aside.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the signals of a refused batch wait again, to be trained with what comes."""
+    from daemon import actions
+
+    made = actions.restore(options.existing(home), batch)
+    text = f"{made.signals} signals of {made.persona}/{made.domain} are pending again"
+    options.answer({"batch": made.id, "signals": made.signals}, json, text)

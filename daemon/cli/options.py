@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +46,15 @@ def opened(path: Path | None) -> tuple[Home, Config]:
     """A home and its config, checked."""
     home = home_at(path)
     return home, configuration.load(home)
+
+
+def who() -> str:
+    """The user and the machine, for records of what was done by hand."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in some containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def answer(value: Any, as_json: bool, text: str) -> None:

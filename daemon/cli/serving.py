@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli import options
+from daemon.cli import alerts, options
 from daemon.cli.options import HomeOption, JsonOption
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _print_status(found: dict[str, Any]) -> None:
         print(f"trouble  {name}: {trouble['message']} ({trouble['failures']} times)")
     if stopped := found["daemon"].get("intake_stopped"):
         print(f"intake   stopped: {stopped}")
+    for alert in found["alerts"]:
+        print(f"alert    {alerts.line(alert)}")
     for row in found["buffer"]["domains"]:
         print(f"buffer   {row['persona']}/{row['domain']}: {row['pending']} pending, {row['queued']} queued, "
               f"{row['archived']} archived, {row['set_aside']} set aside, {row['superseded']} superseded, "

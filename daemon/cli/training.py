@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ from daemon.cli.options import DomainOption, HomeOption, JsonOption, PersonaOpti
 
 app = typer.Typer(help="Training jobs, by hand.", no_args_is_help=True)
 EXIT_BELOW_QUALITY = 9
-PROGRESS_EVERY_SECONDS = 0.5
 
 
 @app.command(epilog="Example: genome training prepare --persona helper-ai --domain typescript")
@@ -33,16 +33,30 @@ def start(
     persona: Annotated[str, typer.Option(help="Whose pending signals to train now.")] = "",
     domain: Annotated[str, typer.Option(help="Of which subject.")] = "",
     job: Annotated[str, typer.Option(help="A held job to go on with, or a failed one to try again.")] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its verdict: exits with 0 if promoted, 9 if refused.")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train now: what is pending in a domain, or a job that is held or failed. The daemon runs it."""
     from daemon import actions
+    from daemon.cli import following
+    from genome import files
     from genome.errors import InvalidInput
 
     if not job and not (persona and domain):
         raise InvalidInput("it is not said what to train", "Give --persona and --domain, or --job")
-    started = actions.start(*options.opened(home), persona, domain, job)
+    at, config = options.opened(home)
+    started = actions.start(at, config, persona, domain, job)
+    if wait:
+        if not files.is_held(at.daemon_lock):
+            print(f"genome: no daemon runs; {started.job} waits for one: genome run", file=sys.stderr)
+        found = following.to_the_verdict(at, started.job)
+        options.answer(found, json, f"{started.job} was {found['state']}: {found['reason']}")
+        if found["state"] == "refused":
+            raise typer.Exit(EXIT_BELOW_QUALITY)
+        return
     text = (
         f"{started.job} of {started.batch} runs as soon as the daemon can: genome training status {started.job} --watch"
     )
@@ -60,6 +74,21 @@ def stop(
     options.answer({"job": job, "state": "held"}, json, f"{job} is held; a running daemon stops it at a checkpoint")
 
 
+@app.command(epilog="Example: genome training bisect batch-2026-11-20-001 --max-probes 12")
+def bisect(
+    batch: Annotated[str, typer.Argument(help="Id of a batch that was set aside.")],
+    max_probes: Annotated[int, typer.Option(help="Trainings to spend at most.", min=2)] = 16,
+    smallest: Annotated[int, typer.Option(help="Signals to name together, without halving further.", min=1)] = 8,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the signals of a refused batch that break the gate, by training parts of it. Asked again: what was found."""
+    from daemon import searcher
+
+    found = searcher.ask(options.existing(home), batch, max_probes, smallest)
+    options.answer(found, json, searcher.said(found))
+
+
 @app.command(epilog="Example: genome training status job-2026-11-20-001 --watch")
 def status(
     job: Annotated[str, typer.Argument(help="Its id. Default: every job.")] = "",
@@ -68,11 +97,12 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """What the jobs are doing, and how ended ones ended."""
+    from daemon.cli import following
     from genome import files, jobs
 
     at = options.existing(home)
     if watch:
-        _follow(jobs.find(at, job) if job else _newest(at))
+        following.to_the_end_of_training(at, (jobs.find(at, job) if job else _newest(at)).id)
     with files.locked(at.lock):  # the daemon moves what has ended
         directories = [jobs.find(at, job)] if job else [*jobs.active(at), *jobs.completed(at)]
         found = [jobs.summary(directory) for directory in directories]
@@ -84,6 +114,31 @@ def status(
           f"{row['step']}/{row['steps'] or '?'}",
           f"{row['loss']:.3f}" if row["loss"] is not None else "", row["adapter"], row["reason"]] for row in found],
     )  # fmt: skip
+    return None
+
+
+@app.command(epilog="Example: genome training verdict job-2026-11-20-001")
+def verdict(
+    job: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """What the gate found of a job's candidate: every number, what was required, and what decided."""
+    from genome import jobs
+    from genome.errors import NotFound
+    from genome.quality import Verdict
+
+    directory = jobs.find(options.existing(home), job)
+    if not directory.verdict_file.exists():
+        raise NotFound(f"{job} has no verdict yet; it is {directory.state()}", "The gate judges it when it is trained")
+    found = Verdict.read(directory.verdict_file)
+    if json:
+        return options.answer(found.model_dump(exclude={"record_schema"}), True, "")
+    options.table(
+        ["finding", "", "value", "at least", "required", "questions", "against"],
+        [[each.name, "passed" if each.passed else "undecided" if each.undecided else "failed", f"{each.value:.3f}",
+          f"{each.low:.3f}", f"{each.required:g}", each.questions,
+          each.against or ", ".join(found.incumbent) or "the base"] for each in found.findings],
+    )  # fmt: skip
+    print(f"{found.candidate}: {'promoted' if found.promote else 'not promoted'}; {found.reason}")
     return None
 
 
@@ -131,20 +186,3 @@ def _newest(home: Any) -> Any:
     if not found:
         raise NotFound("no job is active", "genome training status lists the ended ones")
     return found[-1]
-
-
-def _follow(directory: Any) -> None:
-    """A bar on standard error until the training has ended."""
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(directory.id, total=None)
-        while directory.path.exists() and directory.state() in ("waiting", "training"):
-            if (progress := directory.progress()) is not None:
-                loss = f" loss {progress.loss:.3f}" if progress.loss is not None else ""
-                bar.update(task, total=progress.steps, completed=progress.step, description=f"{directory.id}{loss}")
-            time.sleep(PROGRESS_EVERY_SECONDS)

@@ -164,11 +164,11 @@ async def _there_and_back(turn: Turn, before: Answers, after: Answers) -> bool:
     """Rolls back, looks whether the old answers are there, and forward again; True if both are as they were."""
     promoted = registry.stack_of(turn.home, turn.material.persona)
     with turn.screen.step("rolling back"):
-        await anyio.to_thread.run_sync(actions.roll_back, turn.home, turn.material.persona)
+        await anyio.to_thread.run_sync(actions.roll_back, turn.home, turn.material.persona, "demo")
         await turn.until("deployed")
         old = await evaluation.ask(turn.worker, turn.material.held_out, Target(turn.material.route))
     with turn.screen.step("rolling forward"):
-        await anyio.to_thread.run_sync(actions.deploy, turn.home, promoted[-1].adapter)
+        await anyio.to_thread.run_sync(actions.deploy, turn.home, promoted[-1].adapter, "demo")
         await turn.until("deployed")
         new = await evaluation.ask(turn.worker, turn.material.held_out, Target(turn.material.route))
     same = [_texts(old) == _texts(before.replies), _texts(new) == _texts(after.replies)]

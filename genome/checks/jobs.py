@@ -62,9 +62,10 @@ def _active(view: View, path: Path, job: Job, result: Result | None) -> Iterator
         return
     places = (home.queued, home.archive, home.set_aside)
     where = [place(job.persona, job.domain) / job.batch / "batch.json" for place in places]
-    if not any(record.exists() for record in where):
+    judged = (path / "verdict.json").exists()
+    if not any(record.exists() for record in where) and not judged:  # judged, its signals may wait for more already
         yield Problem(path, f"trains {job.batch}, which does not exist", BACKUP)
-    elif not where[0].exists() and not (path / "verdict.json").exists():  # with a verdict the gate ends it
+    elif not where[0].exists() and not judged and not job.part:  # with a verdict the gate ends it
         yield Problem(path, f"trains {job.batch}, which has ended", "Move the job to training-jobs/completed")
     if result is None and not (path / "train.jsonl").exists():
         yield Problem(path / "train.jsonl", "is missing", f"The job cannot be trained. {BACKUP}")

@@ -1,4 +1,4 @@
-"""What crashes left, records that were moved aside, and the refused lines."""
+"""What crashes left, records that were moved aside, the open alerts, and the refused lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TypeVar
 import msgspec
 
 from genome import rejected
-from genome.checks.problems import BACKUP, Problem, View, rubbish, torn
+from genome.alerts import OpenAlerts
+from genome.checks.problems import BACKUP, Problem, View, parsed, rubbish, torn
 from genome.files import UNFINISHED
 from genome.rejected import Rejected, Retried
 
@@ -25,6 +26,8 @@ def check(view: View) -> Iterator[Problem]:
         elif ".unreadable-" in path.name and not path.name.endswith(".reason"):
             advice = f"{path.name}.reason says why. {BACKUP}; then remove both"
             yield Problem(path, "could not be read, and was moved aside", advice)
+    if view.home.open_alerts.exists() and isinstance(alerts := parsed(OpenAlerts, view.home.open_alerts), Problem):
+        yield alerts
 
 
 def check_rejected(view: View) -> tuple[list[Problem], int]:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from genome import adapters, lora
+from genome import adapters, lora, promotions
 from genome.adapters import Manifest
 from genome.checks.problems import BACKUP, Problem, View, parsed
 from genome.errors import InvalidAdapter
 from genome.files import UNFINISHED
 from genome.layout import NAME, RESERVED
-from genome.registry import Promotion
+from genome.promotions import Promotion
 
 RECORD = re.compile(r"\d{6,}\.json")
 Manifests = dict[str, Manifest]
@@ -83,13 +83,16 @@ def _reachable(
     """What is to be served is there, and so is what a rollback serves; older versions may have been pruned."""
     if not records:
         return
-    path, newest = records[-1]
-    for what in _dangling(newest, found):
-        yield Problem(path, f"is to be served, and {what}", f"Go back: genome adapter rollback --persona {persona}")
-    for path, promotion in records[:-1]:
+    history = [promotion for _, promotion in records]
+    newest, returned_to, others = history[-1], promotions.way_back(history), promotions.settled(history)
+    acts = [promotion.kind for promotion in history if promotion.kind not in ("pin", "unpin")]
+    for path, promotion in records:
         for what in _dangling(promotion, found):
+            if promotion in (newest, others):
+                advice = f"Go back: genome adapter rollback --persona {persona}"
+                yield Problem(path, f"is to be served, and {what}", advice)
             # After a rollback the next one may lead to what was pruned long ago; rolling back refuses then.
-            if promotion.number == newest.builds_on and newest.kind != "rollback":
+            elif promotion == returned_to and acts[-1] != "rollback":
                 advice = (
                     "A rollback cannot return to it. Bring the adapter back from a copy of the home, or deploy another"
                 )

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18genome/v1/learning.proto\x12\tgenome.v1\"\xe5\x02\n\x0eTrainingSignal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x12\n\npersona_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\t\x12\x14\n\x0cwrong_output\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrect_output\x18\x07 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x08 \x01(\t\x12\x0e\n\x06source\x18\t \x01(\t\x12\x11\n\ttimestamp\x18\n \x01(\x03\x12\x13\n\x06weight\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x35\n\x07\x61\x64\x61pter\x18\x0c \x01(\x0b\x32$.genome.v1.TrainingSignal.AnsweredBy\x12\x0f\n\x07session\x18\r \x01(\t\x1a<\n\nAnsweredBy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x42\t\n\x07_weight\"B\n\x14SubmitSignalsRequest\x12*\n\x07signals\x18\x01 \x03(\x0b\x32\x19.genome.v1.TrainingSignal\"e\n\x15SubmitSignalsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12&\n\x08rejected\x18\x03 \x03(\x0b\x32\x14.genome.v1.Rejection\"*\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10GetStatusRequest\"!\n\x11GetStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"5\n\x12\x46lushBufferRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\"5\n\x13\x46lushBufferResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0f\n\x07signals\x18\x02 \x01(\x05\"\xad\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\t\x12\x0f\n\x07persona\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x0f\n\x07trainer\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\x05\x12\r\n\x05steps\x18\x08 \x01(\x05\x12\x0c\n\x04loss\x18\t \x01(\x01\x12\x0f\n\x07\x61\x64\x61pter\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\"\x11\n\x0fListJobsRequest\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.genome.v1.Job\"?\n\x0fStartJobRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\".\n\x10StartJobResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\"\x1d\n\x0eStopJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\x11\n\x0fStopJobResponse\"a\n\tPromotion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0f\n\x07persona\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\ttimestamp\x18\x05 \x01(\x03\"(\n\x15ListPromotionsRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\"B\n\x16ListPromotionsResponse\x12(\n\npromotions\x18\x01 \x03(\x0b\x32\x14.genome.v1.Promotion\"*\n\x14\x44\x65ployAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\"@\n\x15\x44\x65ployAdapterResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"=\n\x16RollBackAdapterRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x12\n\nadapter_id\x18\x02 \x01(\t\"B\n\x17RollBackAdapterResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"\x16\n\x14PauseTrainingRequest\"\x17\n\x15PauseTrainingResponse\"\x17\n\x15ResumeTrainingRequest\"\x18\n\x16ResumeTrainingResponse\"\x14\n\x12WatchEventsRequest\"6\n\x05\x45vent\x12\x11\n\ttimestamp\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\t2\xbd\x07\n\x0fLearningService\x12V\n\rSubmitSignals\x12\x1f.genome.v1.SubmitSignalsRequest\x1a .genome.v1.SubmitSignalsResponse(\x01\x30\x01\x12\x46\n\tGetStatus\x12\x1b.genome.v1.GetStatusRequest\x1a\x1c.genome.v1.GetStatusResponse\x12L\n\x0b\x46lushBuffer\x12\x1d.genome.v1.FlushBufferRequest\x1a\x1e.genome.v1.FlushBufferResponse\x12\x43\n\x08ListJobs\x12\x1a.genome.v1.ListJobsRequest\x1a\x1b.genome.v1.ListJobsResponse\x12\x43\n\x08StartJob\x12\x1a.genome.v1.StartJobRequest\x1a\x1b.genome.v1.StartJobResponse\x12@\n\x07StopJob\x12\x19.genome.v1.StopJobRequest\x1a\x1a.genome.v1.StopJobResponse\x12U\n\x0eListPromotions\x12 .genome.v1.ListPromotionsRequest\x1a!.genome.v1.ListPromotionsResponse\x12R\n\rDeployAdapter\x12\x1f.genome.v1.DeployAdapterRequest\x1a .genome.v1.DeployAdapterResponse\x12X\n\x0fRollBackAdapter\x12!.genome.v1.RollBackAdapterRequest\x1a\".genome.v1.RollBackAdapterResponse\x12R\n\rPauseTraining\x12\x1f.genome.v1.PauseTrainingRequest\x1a .genome.v1.PauseTrainingResponse\x12U\n\x0eResumeTraining\x12 .genome.v1.ResumeTrainingRequest\x1a!.genome.v1.ResumeTrainingResponse\x12@\n\x0bWatchEvents\x12\x1d.genome.v1.WatchEventsRequest\x1a\x10.genome.v1.Event0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18genome/v1/learning.proto\x12\tgenome.v1\"\xe5\x02\n\x0eTrainingSignal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x12\n\npersona_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\t\x12\x14\n\x0cwrong_output\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrect_output\x18\x07 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x08 \x01(\t\x12\x0e\n\x06source\x18\t \x01(\t\x12\x11\n\ttimestamp\x18\n \x01(\x03\x12\x13\n\x06weight\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x35\n\x07\x61\x64\x61pter\x18\x0c \x01(\x0b\x32$.genome.v1.TrainingSignal.AnsweredBy\x12\x0f\n\x07session\x18\r \x01(\t\x1a<\n\nAnsweredBy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x03\x42\t\n\x07_weight\"B\n\x14SubmitSignalsRequest\x12*\n\x07signals\x18\x01 \x03(\x0b\x32\x19.genome.v1.TrainingSignal\"e\n\x15SubmitSignalsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12&\n\x08rejected\x18\x03 \x03(\x0b\x32\x14.genome.v1.Rejection\"*\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10GetStatusRequest\"!\n\x11GetStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"5\n\x12\x46lushBufferRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\"5\n\x13\x46lushBufferResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0f\n\x07signals\x18\x02 \x01(\x05\"\xad\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\t\x12\x0f\n\x07persona\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x0f\n\x07trainer\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\x05\x12\r\n\x05steps\x18\x08 \x01(\x05\x12\x0c\n\x04loss\x18\t \x01(\x01\x12\x0f\n\x07\x61\x64\x61pter\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\"\x11\n\x0fListJobsRequest\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.genome.v1.Job\"?\n\x0fStartJobRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\".\n\x10StartJobResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\"\x1d\n\x0eStopJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\x11\n\x0fStopJobResponse\"\x93\x02\n\tPromotion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0f\n\x07persona\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\ttimestamp\x18\x05 \x01(\x03\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\n\n\x02\x62y\x18\x07 \x01(\t\x12\x32\n\x07numbers\x18\x08 \x03(\x0b\x32!.genome.v1.Promotion.NumbersEntry\x12\r\n\x05share\x18\t \x01(\x01\x12\x0e\n\x06pinned\x18\n \x01(\x08\x12\x13\n\x0bquarantined\x18\x0b \x03(\t\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"(\n\x15ListPromotionsRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\"B\n\x16ListPromotionsResponse\x12(\n\npromotions\x18\x01 \x03(\x0b\x32\x14.genome.v1.Promotion\"9\n\x14\x44\x65ployAdapterRequest\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"@\n\x15\x44\x65ployAdapterResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"=\n\x16RollBackAdapterRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x12\n\nadapter_id\x18\x02 \x01(\t\"B\n\x17RollBackAdapterResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"$\n\x11PinPersonaRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\"=\n\x12PinPersonaResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"&\n\x13UnpinPersonaRequest\x12\x0f\n\x07persona\x18\x01 \x01(\t\"?\n\x14UnpinPersonaResponse\x12\'\n\tpromotion\x18\x01 \x01(\x0b\x32\x14.genome.v1.Promotion\"\x16\n\x14PauseTrainingRequest\"\x17\n\x15PauseTrainingResponse\"\x17\n\x15ResumeTrainingRequest\"\x18\n\x16ResumeTrainingResponse\"\x14\n\x12WatchEventsRequest\"6\n\x05\x45vent\x12\x11\n\ttimestamp\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\t2\xd9\x08\n\x0fLearningService\x12V\n\rSubmitSignals\x12\x1f.genome.v1.SubmitSignalsRequest\x1a .genome.v1.SubmitSignalsResponse(\x01\x30\x01\x12\x46\n\tGetStatus\x12\x1b.genome.v1.GetStatusRequest\x1a\x1c.genome.v1.GetStatusResponse\x12L\n\x0b\x46lushBuffer\x12\x1d.genome.v1.FlushBufferRequest\x1a\x1e.genome.v1.FlushBufferResponse\x12\x43\n\x08ListJobs\x12\x1a.genome.v1.ListJobsRequest\x1a\x1b.genome.v1.ListJobsResponse\x12\x43\n\x08StartJob\x12\x1a.genome.v1.StartJobRequest\x1a\x1b.genome.v1.StartJobResponse\x12@\n\x07StopJob\x12\x19.genome.v1.StopJobRequest\x1a\x1a.genome.v1.StopJobResponse\x12U\n\x0eListPromotions\x12 .genome.v1.ListPromotionsRequest\x1a!.genome.v1.ListPromotionsResponse\x12R\n\rDeployAdapter\x12\x1f.genome.v1.DeployAdapterRequest\x1a .genome.v1.DeployAdapterResponse\x12X\n\x0fRollBackAdapter\x12!.genome.v1.RollBackAdapterRequest\x1a\".genome.v1.RollBackAdapterResponse\x12I\n\nPinPersona\x12\x1c.genome.v1.PinPersonaRequest\x1a\x1d.genome.v1.PinPersonaResponse\x12O\n\x0cUnpinPersona\x12\x1e.genome.v1.UnpinPersonaRequest\x1a\x1f.genome.v1.UnpinPersonaResponse\x12R\n\rPauseTraining\x12\x1f.genome.v1.PauseTrainingRequest\x1a .genome.v1.PauseTrainingResponse\x12U\n\x0eResumeTraining\x12 .genome.v1.ResumeTrainingRequest\x1a!.genome.v1.ResumeTrainingResponse\x12@\n\x0bWatchEvents\x12\x1d.genome.v1.WatchEventsRequest\x1a\x10.genome.v1.Event0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'genome.v1.learning_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PROMOTION_NUMBERSENTRY']._loaded_options = None
+  _globals['_PROMOTION_NUMBERSENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGSIGNAL']._serialized_start=40
   _globals['_TRAININGSIGNAL']._serialized_end=397
   _globals['_TRAININGSIGNAL_ANSWEREDBY']._serialized_start=326
@@ -63,32 +65,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPJOBREQUEST']._serialized_end=1166
   _globals['_STOPJOBRESPONSE']._serialized_start=1168
   _globals['_STOPJOBRESPONSE']._serialized_end=1185
-  _globals['_PROMOTION']._serialized_start=1187
-  _globals['_PROMOTION']._serialized_end=1284
-  _globals['_LISTPROMOTIONSREQUEST']._serialized_start=1286
-  _globals['_LISTPROMOTIONSREQUEST']._serialized_end=1326
-  _globals['_LISTPROMOTIONSRESPONSE']._serialized_start=1328
-  _globals['_LISTPROMOTIONSRESPONSE']._serialized_end=1394
-  _globals['_DEPLOYADAPTERREQUEST']._serialized_start=1396
-  _globals['_DEPLOYADAPTERREQUEST']._serialized_end=1438
-  _globals['_DEPLOYADAPTERRESPONSE']._serialized_start=1440
-  _globals['_DEPLOYADAPTERRESPONSE']._serialized_end=1504
-  _globals['_ROLLBACKADAPTERREQUEST']._serialized_start=1506
-  _globals['_ROLLBACKADAPTERREQUEST']._serialized_end=1567
-  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_start=1569
-  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_end=1635
-  _globals['_PAUSETRAININGREQUEST']._serialized_start=1637
-  _globals['_PAUSETRAININGREQUEST']._serialized_end=1659
-  _globals['_PAUSETRAININGRESPONSE']._serialized_start=1661
-  _globals['_PAUSETRAININGRESPONSE']._serialized_end=1684
-  _globals['_RESUMETRAININGREQUEST']._serialized_start=1686
-  _globals['_RESUMETRAININGREQUEST']._serialized_end=1709
-  _globals['_RESUMETRAININGRESPONSE']._serialized_start=1711
-  _globals['_RESUMETRAININGRESPONSE']._serialized_end=1735
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1737
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1757
-  _globals['_EVENT']._serialized_start=1759
-  _globals['_EVENT']._serialized_end=1813
-  _globals['_LEARNINGSERVICE']._serialized_start=1816
-  _globals['_LEARNINGSERVICE']._serialized_end=2773
+  _globals['_PROMOTION']._serialized_start=1188
+  _globals['_PROMOTION']._serialized_end=1463
+  _globals['_PROMOTION_NUMBERSENTRY']._serialized_start=1417
+  _globals['_PROMOTION_NUMBERSENTRY']._serialized_end=1463
+  _globals['_LISTPROMOTIONSREQUEST']._serialized_start=1465
+  _globals['_LISTPROMOTIONSREQUEST']._serialized_end=1505
+  _globals['_LISTPROMOTIONSRESPONSE']._serialized_start=1507
+  _globals['_LISTPROMOTIONSRESPONSE']._serialized_end=1573
+  _globals['_DEPLOYADAPTERREQUEST']._serialized_start=1575
+  _globals['_DEPLOYADAPTERREQUEST']._serialized_end=1632
+  _globals['_DEPLOYADAPTERRESPONSE']._serialized_start=1634
+  _globals['_DEPLOYADAPTERRESPONSE']._serialized_end=1698
+  _globals['_ROLLBACKADAPTERREQUEST']._serialized_start=1700
+  _globals['_ROLLBACKADAPTERREQUEST']._serialized_end=1761
+  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_start=1763
+  _globals['_ROLLBACKADAPTERRESPONSE']._serialized_end=1829
+  _globals['_PINPERSONAREQUEST']._serialized_start=1831
+  _globals['_PINPERSONAREQUEST']._serialized_end=1867
+  _globals['_PINPERSONARESPONSE']._serialized_start=1869
+  _globals['_PINPERSONARESPONSE']._serialized_end=1930
+  _globals['_UNPINPERSONAREQUEST']._serialized_start=1932
+  _globals['_UNPINPERSONAREQUEST']._serialized_end=1970
+  _globals['_UNPINPERSONARESPONSE']._serialized_start=1972
+  _globals['_UNPINPERSONARESPONSE']._serialized_end=2035
+  _globals['_PAUSETRAININGREQUEST']._serialized_start=2037
+  _globals['_PAUSETRAININGREQUEST']._serialized_end=2059
+  _globals['_PAUSETRAININGRESPONSE']._serialized_start=2061
+  _globals['_PAUSETRAININGRESPONSE']._serialized_end=2084
+  _globals['_RESUMETRAININGREQUEST']._serialized_start=2086
+  _globals['_RESUMETRAININGREQUEST']._serialized_end=2109
+  _globals['_RESUMETRAININGRESPONSE']._serialized_start=2111
+  _globals['_RESUMETRAININGRESPONSE']._serialized_end=2135
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2137
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2157
+  _globals['_EVENT']._serialized_start=2159
+  _globals['_EVENT']._serialized_end=2213
+  _globals['_LEARNINGSERVICE']._serialized_start=2216
+  _globals['_LEARNINGSERVICE']._serialized_end=3329
 # @@protoc_insertion_point(module_scope)

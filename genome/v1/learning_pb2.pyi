@@ -160,18 +160,37 @@ class StopJobResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Promotion(_message.Message):
-    __slots__ = ("number", "persona", "adapters", "reason", "timestamp")
+    __slots__ = ("number", "persona", "adapters", "reason", "timestamp", "kind", "by", "numbers", "share", "pinned", "quarantined")
+    class NumbersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PERSONA_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     number: int
     persona: str
     adapters: _containers.RepeatedScalarFieldContainer[str]
     reason: str
     timestamp: int
-    def __init__(self, number: _Optional[int] = ..., persona: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., timestamp: _Optional[int] = ...) -> None: ...
+    kind: str
+    by: str
+    numbers: _containers.ScalarMap[str, float]
+    share: float
+    pinned: bool
+    quarantined: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, number: _Optional[int] = ..., persona: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., timestamp: _Optional[int] = ..., kind: _Optional[str] = ..., by: _Optional[str] = ..., numbers: _Optional[_Mapping[str, float]] = ..., share: _Optional[float] = ..., pinned: _Optional[bool] = ..., quarantined: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListPromotionsRequest(_message.Message):
     __slots__ = ("persona",)
@@ -186,10 +205,12 @@ class ListPromotionsResponse(_message.Message):
     def __init__(self, promotions: _Optional[_Iterable[_Union[Promotion, _Mapping]]] = ...) -> None: ...
 
 class DeployAdapterRequest(_message.Message):
-    __slots__ = ("adapter_id",)
+    __slots__ = ("adapter_id", "force")
     ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     adapter_id: str
-    def __init__(self, adapter_id: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, adapter_id: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class DeployAdapterResponse(_message.Message):
     __slots__ = ("promotion",)
@@ -206,6 +227,30 @@ class RollBackAdapterRequest(_message.Message):
     def __init__(self, persona: _Optional[str] = ..., adapter_id: _Optional[str] = ...) -> None: ...
 
 class RollBackAdapterResponse(_message.Message):
+    __slots__ = ("promotion",)
+    PROMOTION_FIELD_NUMBER: _ClassVar[int]
+    promotion: Promotion
+    def __init__(self, promotion: _Optional[_Union[Promotion, _Mapping]] = ...) -> None: ...
+
+class PinPersonaRequest(_message.Message):
+    __slots__ = ("persona",)
+    PERSONA_FIELD_NUMBER: _ClassVar[int]
+    persona: str
+    def __init__(self, persona: _Optional[str] = ...) -> None: ...
+
+class PinPersonaResponse(_message.Message):
+    __slots__ = ("promotion",)
+    PROMOTION_FIELD_NUMBER: _ClassVar[int]
+    promotion: Promotion
+    def __init__(self, promotion: _Optional[_Union[Promotion, _Mapping]] = ...) -> None: ...
+
+class UnpinPersonaRequest(_message.Message):
+    __slots__ = ("persona",)
+    PERSONA_FIELD_NUMBER: _ClassVar[int]
+    persona: str
+    def __init__(self, persona: _Optional[str] = ...) -> None: ...
+
+class UnpinPersonaResponse(_message.Message):
     __slots__ = ("promotion",)
     PROMOTION_FIELD_NUMBER: _ClassVar[int]
     promotion: Promotion

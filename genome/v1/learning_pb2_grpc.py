@@ -79,6 +79,16 @@ class LearningServiceStub:
                 request_serializer=genome_dot_v1_dot_learning__pb2.RollBackAdapterRequest.SerializeToString,
                 response_deserializer=genome_dot_v1_dot_learning__pb2.RollBackAdapterResponse.FromString,
                 _registered_method=True)
+        self.PinPersona = channel.unary_unary(
+                '/genome.v1.LearningService/PinPersona',
+                request_serializer=genome_dot_v1_dot_learning__pb2.PinPersonaRequest.SerializeToString,
+                response_deserializer=genome_dot_v1_dot_learning__pb2.PinPersonaResponse.FromString,
+                _registered_method=True)
+        self.UnpinPersona = channel.unary_unary(
+                '/genome.v1.LearningService/UnpinPersona',
+                request_serializer=genome_dot_v1_dot_learning__pb2.UnpinPersonaRequest.SerializeToString,
+                response_deserializer=genome_dot_v1_dot_learning__pb2.UnpinPersonaResponse.FromString,
+                _registered_method=True)
         self.PauseTraining = channel.unary_unary(
                 '/genome.v1.LearningService/PauseTraining',
                 request_serializer=genome_dot_v1_dot_learning__pb2.PauseTrainingRequest.SerializeToString,
@@ -155,6 +165,19 @@ class LearningServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PinPersona(self, request, context):
+        """While a persona is pinned only a person or a program changes what it is served with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinPersona(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseTraining(self, request, context):
         """Training waits; intake, serving and deployment go on.
         """
@@ -222,6 +245,16 @@ def add_LearningServiceServicer_to_server(servicer, server):
                     servicer.RollBackAdapter,
                     request_deserializer=genome_dot_v1_dot_learning__pb2.RollBackAdapterRequest.FromString,
                     response_serializer=genome_dot_v1_dot_learning__pb2.RollBackAdapterResponse.SerializeToString,
+            ),
+            'PinPersona': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinPersona,
+                    request_deserializer=genome_dot_v1_dot_learning__pb2.PinPersonaRequest.FromString,
+                    response_serializer=genome_dot_v1_dot_learning__pb2.PinPersonaResponse.SerializeToString,
+            ),
+            'UnpinPersona': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinPersona,
+                    request_deserializer=genome_dot_v1_dot_learning__pb2.UnpinPersonaRequest.FromString,
+                    response_serializer=genome_dot_v1_dot_learning__pb2.UnpinPersonaResponse.SerializeToString,
             ),
             'PauseTraining': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseTraining,
@@ -482,6 +515,60 @@ class LearningService:
             '/genome.v1.LearningService/RollBackAdapter',
             genome_dot_v1_dot_learning__pb2.RollBackAdapterRequest.SerializeToString,
             genome_dot_v1_dot_learning__pb2.RollBackAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinPersona(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genome.v1.LearningService/PinPersona',
+            genome_dot_v1_dot_learning__pb2.PinPersonaRequest.SerializeToString,
+            genome_dot_v1_dot_learning__pb2.PinPersonaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinPersona(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/genome.v1.LearningService/UnpinPersona',
+            genome_dot_v1_dot_learning__pb2.UnpinPersonaRequest.SerializeToString,
+            genome_dot_v1_dot_learning__pb2.UnpinPersonaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,19 +10,21 @@ import pytest
 from fixed import NOW
 from test_runner import CONFIG, runner
 
-from daemon import orders
+from daemon import exam, orders, planner
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.worker_client import Question
-from genome import batches, curriculum, files, jobs, registry
+from genome import batches, curriculum, files, jobs, pending, registry
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
-from genome.config import Intake
+from genome.config import Config, Intake, Rung
+from genome.errors import InvalidInput
 from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
-from genome.quality import AnswerScore, Verdict
+from genome.quality import Verdict
 from genome.registry import Stack
+from genome.scores import AnswerScore
 
 pytestmark = pytest.mark.anyio
 
@@ -62,13 +64,27 @@ def learns(stack: Stack, _answer: str, own: bool) -> AnswerScore:
     return AnswerScore(-10.0 if own and stack else -30.0, 10, 9)
 
 
+def learns_more(stack: Stack, _answer: str, own: bool) -> AnswerScore:
+    """Each version finds a question's own answer likelier than the one before it."""
+    version = int(stack[0].adapter.rpartition(".")[2]) + 1 if stack else 0
+    return AnswerScore(-60.0 + 10 * version if own else -60.0, 10, 9)
+
+
+async def promoted(home: Home, directory: JobDirectory, sees: Any) -> Verdict:
+    await gate(home, Worker(sees)).step()
+    return Verdict.read(jobs.find(home, directory.id).verdict_file)
+
+
 def learns_style(stack: Stack, _answer: str, _own: bool) -> AnswerScore:
     """The candidate finds every answer likelier alike."""
     return AnswerScore(-10.0 if stack else -30.0, 10, 9)
 
 
-def gate(home: Home, worker: Worker) -> Gate:
-    return Gate(home, CONFIG, worker, Announcer(), Alarm(), Alarm())  # type: ignore[arg-type]
+def gate(home: Home, worker: Worker, **settings: Any) -> Gate:
+    """With no second try for a refused batch, unless ``settings`` say so."""
+    judging = CONFIG.gate.model_copy(update={"ladder": (), **settings})
+    config = CONFIG.model_copy(update={"gate": judging})
+    return Gate(home, config, worker, Announcer(), Alarm(), Alarm())  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -115,25 +131,27 @@ async def test_style_alone_is_refused_and_nothing_is_lost(home: Home, candidate:
 
 
 async def test_what_earlier_batches_taught_must_still_be_known(home: Home, candidate: Any) -> None:
-    """The second batch is judged on the first one's held-out questions too, against the incumbent."""
+    """The second batch is judged on what the first taught, against the incumbent: on what it did not train again."""
     _, first = await candidate(0)
     await gate(home, Worker(learns)).step()
     directory, _ = await candidate(100)
-    earlier = {signal.correct_output for signal in curriculum.held_out_part(home, first)}
+    taught = {signal.id: signal.correct_output for signal in curriculum.training_part(home, first)}
+    again = {example.id for example in jobs.read_examples(directory.examples)}
+    earlier = {answer for signal, answer in taught.items() if signal not in again}
 
     def forgets(stack: Stack, answer: str, own: bool) -> AnswerScore:
         is_new = bool(stack) and stack[0].adapter.endswith("v1.1")
-        return AnswerScore(-10.0 if own and is_new else -30.0, 10, 8 if is_new and answer in earlier else 9)
+        return AnswerScore(-10.0 if own and is_new else -30.0, 10, 8 if is_new and answer in taught.values() else 9)
 
     worker = Worker(forgets)
     await gate(home, worker).step()
-    assert set(worker.asked[-1]) == earlier
+    assert set(worker.asked[-1]) == earlier and len(earlier) == 14
     verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
     assert verdict.incumbent == ("helper/git-v1.0",) and not verdict.promote and "recall: 0.889" in verdict.reason
     assert [entry.adapter for entry in registry.stack_of(home, "helper")] == ["helper/git-v1.0"]
 
 
-@pytest.mark.parametrize("acts", range(6))
+@pytest.mark.parametrize("acts", range(7))
 async def test_a_verdict_is_carried_out_once_wherever_it_stops(
     home: Home, candidate: Any, monkeypatch: pytest.MonkeyPatch, acts: int
 ) -> None:
@@ -154,7 +172,7 @@ async def test_a_verdict_is_carried_out_once_wherever_it_stops(
     with monkeypatch.context() as patched:
         for name in ("write", "create", "move"):
             patched.setattr(files, name, dies_after(getattr(files, name)))
-        with pytest.raises(KeyboardInterrupt) if acts < 5 else _nothing():
+        with pytest.raises(KeyboardInterrupt) if acts < 6 else _nothing():
             await gate(home, Worker(learns)).step()
     batches.settle(home)
     await gate(home, Worker(learns)).step()
@@ -163,9 +181,92 @@ async def test_a_verdict_is_carried_out_once_wherever_it_stops(
     assert jobs.find(home, directory.id).state() == "promoted"
 
 
+async def test_a_refused_batch_is_tried_with_other_settings_first(home: Home, candidate: Any) -> None:
+    """Rung by rung, then it is set aside. Each try is a job of its own; a fresh start goes on from nothing."""
+    directory, batch = await candidate(0)
+    rungs = (Rung(learning_rate=0.5), Rung(fresh=True, anchors=2.0))
+    for attempt, rung in enumerate(rungs, 2):
+        await gate(home, Worker(learns_style), ladder=rungs).step()
+        assert batches.queued(home, "helper", "git") == [batch] and planner.unordered(home) == [batch]
+        config = Config.model_validate({"base": "base", "gate": {"ladder": rungs}, "training": {"trainer": "torch"}})
+        job = orders.order(home, config, batch, home.root, "f" * 64)
+        assert job.id == f"{directory.id}.{attempt}" and planner.unordered(home) == []
+        assert job.settings.learning_rate == config.training.learning_rate * rung.learning_rate
+        assert job.settings.anchor_weight == config.training.anchor_weight * rung.anchors
+        await runner(home, "works").step()
+    await gate(home, Worker(learns_style), ladder=rungs).step()
+    assert batches.queued(home, "helper", "git") == [] == planner.unordered(home)
+    assert [kept.id for kept in batches.set_aside_batches(home, "helper", "git")] == [batch.id]
+    assert [directory.state() for directory in jobs.completed(home)] == ["refused"] * 3
+
+
+async def test_too_little_evidence_waits_for_more_signals(home: Home, candidate: Any) -> None:
+    """Neither promoted nor refused: the signals are pending again, and the next batch holds them with what came."""
+    directory, batch = await candidate(0)
+
+    def may_learn(stack: Stack, answer: str, own: bool) -> AnswerScore:
+        gain = 16.0 if int(answer.rpartition(" ")[2]) % 2 else -14.0
+        return AnswerScore(-26.0 + gain if stack and own else -26.0, 10, 9)
+
+    await gate(home, Worker(may_learn)).step()
+    verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
+    assert verdict.undecided and not verdict.promote and "not enough evidence" in verdict.reason
+    assert pending.count(home, "helper", "git").examples == 40
+    assert batches.queued(home, "helper", "git") == [] == batches.set_aside_batches(home, "helper", "git")
+    again, larger = await candidate(100)
+    assert larger.signals == 80 and again.id != directory.id and set(larger.segments) > set(batch.segments)
+
+
+async def test_what_was_held_out_is_trained_with_the_next_batch(home: Home, candidate: Any) -> None:
+    """So that no correction is lost to measuring; once."""
+    _, first = await candidate(0)
+    await gate(home, Worker(learns)).step()
+    directory, second = await candidate(100)
+    assert set(first.held_out) == set(second.graduates) and len(first.held_out) == 12
+    assert {example.id for example in jobs.read_examples(directory.examples)} >= set(first.held_out)
+    assert (await promoted(home, directory, learns_more)).promote
+    _, third = await candidate(200)
+    assert set(third.graduates) == set(second.held_out)
+
+
+async def test_nothing_is_lost_a_little_at_a_time(home: Home, candidate: Any) -> None:
+    """0.96 of each predecessor passes once: the second is held against the best there was, not the last."""
+    tokens = {"": 100, "helper/git-v1.0": 100, "helper/git-v1.1": 97, "helper/git-v1.2": 94}
+
+    def wears_off(stack: Stack, _answer: str, own: bool) -> AnswerScore:
+        version = stack[0].adapter if stack else ""
+        return AnswerScore((-10.0 - 10 * (3 - list(tokens).index(version))) if own else -50.0, 100, tokens[version])
+
+    for first in (0, 100, 200):
+        directory, _ = await candidate(first)
+        await gate(home, Worker(wears_off)).step()
+    verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
+    failed = [finding for finding in verdict.findings if not finding.passed]
+    assert [(each.name, each.against) for each in failed] == [("retention/recall/best", "helper/git-v1.0")]
+    assert registry.stack_of(home, "helper")[0].adapter == "helper/git-v1.1"
+
+
+async def test_the_users_own_questions_are_asked(home: Home, candidate: Any) -> None:
+    """A golden set is an old set of its own; what cannot be read is named by file and line."""
+    golden = home.golden("helper") / "mine.jsonl"
+    golden.parent.mkdir(parents=True)
+    golden.write_text('{"input": "who are you?", "correctOutput": "your helper"}\n')
+    directory, batch = await candidate(0)
+
+    def forgets_itself(stack: Stack, answer: str, own: bool) -> AnswerScore:
+        return AnswerScore(-10.0 if own and stack else -30.0, 10, 0 if stack and answer == "your helper" else 9)
+
+    await gate(home, Worker(forgets_itself)).step()
+    verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
+    assert not verdict.promote and "golden/token_accuracy: 0.000" in verdict.reason
+    golden.write_text('{"input": "who are you?", "correctOutput": "x", "measure": "taste"}\n')
+    with pytest.raises(InvalidInput, match=r"mine\.jsonl:1: there is no measure 'taste'"):
+        exam.golden(home, CONFIG, batch)
+
+
 async def test_a_batch_whose_answers_are_all_alike_is_no_evidence(home: Home, signal: Any) -> None:
     """Without another answer to compare with nothing can be shown, and the verdict says so."""
-    from daemon.gate import contrast_questions
+    from daemon.exam import contrast_questions
 
     assert contrast_questions([signal(i, correctOutput="yes") for i in range(20)], 8) == []
 

@@ -16,13 +16,15 @@ import anyio.to_thread
 import pytest
 from fixed import NOW, ROOT
 
-from daemon import actions, process
+from daemon import actions, process, supervisor
 from daemon.events import Alarm, Announcer
+from daemon.events import Event as Told
 from daemon.runner import Runner, TrainerFailed
 from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
+from genome.fairness import Waiting
 from genome.jobs import Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
@@ -94,7 +96,11 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     run = runner(home, mode)
     with pytest.raises(TrainerFailed, match=reason):
         await run.step()
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
     await run.step()
+    assert told[-1].name == "job_failed" and reason in told[-1].facts["reason"]
+    assert (told[-1].facts["persona"], told[-1].facts["domain"]) == ("helper", "git")
     failed = jobs.find(home, ordered.id)
     result = failed.result()
     assert failed.state() == "failed" and result is not None and reason in (result.reason or "")
@@ -239,3 +245,88 @@ def test_a_job_is_ordered_once(home: Home, ordered: JobDirectory) -> None:
     Result(reason="no").write(ordered.result_file)
     done = jobs.complete(home, ordered)
     assert jobs.create(home, job, iter([])).path == done.path and jobs.active(home) == []
+
+
+def order(home: Home, signal: Callable[..., Any], number: int, persona: str, domain: str = "git") -> JobDirectory:
+    """A further queued batch with its job."""
+    into = Buffer(home, Intake())
+    questions = range(10 * number, 10 * number + 10)
+    into.accept([from_signal(signal(i, personaId=persona, domain=domain)) for i in questions], NOW)
+    batch = batches.form(home, persona, domain, "test", NOW, batches.HeldOutPolicy(0.3, 150))
+    assert batch is not None
+    job = Job(
+        id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="fake", base="base",
+        base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+    )  # fmt: skip
+    return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
+
+
+async def started(run: Runner) -> list[str]:
+    """Which jobs a step starts, in order."""
+    with run.announcer.watch() as events:
+        await run.step()
+        found = []
+        with suppress(anyio.WouldBlock):
+            while True:
+                event = events.receive_nowait()  # type: ignore[attr-defined]
+                found += [event.facts["job"][-1]] if event.name == "training_started" else []
+    return found
+
+
+async def test_personas_take_turns(home: Home, signal: Callable[..., Any]) -> None:
+    """Nobody waits behind another's whole queue; after a restart the turns go on from what the disk says."""
+    for number, domain in enumerate(("git", "maths", "law"), 1):
+        order(home, signal, number, "helper", domain)
+    order(home, signal, 4, "other")
+    assert await started(runner(home, "works")) == ["1", "4", "2", "3"]
+    order(home, signal, 5, "helper", "chess")
+    order(home, signal, 6, "other", "chess")
+    assert await started(runner(home, "works")) == ["6", "5"]
+
+
+async def test_as_many_jobs_train_at_once_as_are_allowed(home: Home, signal: Callable[..., Any]) -> None:
+    """Each runner has a job of its own, and a domain trains one at a time: the third waits for its turn."""
+    first = order(home, signal, 1, "helper")
+    same_domain = order(home, signal, 2, "helper")
+    other = order(home, signal, 3, "other")
+    runners = [runner(home, "waits") for _ in range(3)]
+    for number, run in enumerate(runners):
+        run.name, run.claims = f"runner-{number}", runners[0].claims
+    async with anyio.create_task_group() as group:
+        for run in runners[:2]:
+            group.start_soon(run.step)
+            await until_told(run, "training_checkpoint")
+        await runners[2].step()
+        assert [first.state(), same_domain.state(), other.state()] == ["training", "waiting", "training"]
+        group.cancel_scope.cancel()
+    assert [first.state(), same_domain.state(), other.state()] == ["waiting"] * 3
+
+
+async def test_a_failed_job_is_tried_again_by_nobody_sooner(home: Home, ordered: JobDirectory) -> None:
+    """While one runner waits to try it again, another that is woken leaves it alone."""
+    failing, other = runner(home, "fails"), runner(home, "works")
+    other.name, other.claims = "runner-2", failing.claims
+    with pytest.raises(TrainerFailed):
+        await failing.step()
+    await other.step()
+    assert ordered.result() is None and ordered.starts() == 1
+
+
+async def test_a_job_that_is_being_given_up_is_left_to_whoever_does(home: Home, ordered: JobDirectory) -> None:
+    """Between its result and its move nobody else moves it."""
+    other = runner(home, "works")
+    other.claims.jobs["runner-2"] = Waiting(ordered.id, "helper", "git")
+    Result(reason="it failed three times").write(ordered.result_file)
+    await other.step()
+    assert [found.id for found in jobs.active(home)] == [ordered.id]
+
+
+async def test_the_daemon_has_a_runner_for_each_job_at_once(home: Home) -> None:
+    """As many as training.max_jobs says, each with its alarm, and all keep apart by the same claims."""
+    config = Config.model_validate({"base": "base", "training": {"max_jobs": 3}})
+    made = await supervisor.compose(home, config, None, home.root, "f" * 64)  # type: ignore[arg-type]
+    assert [run.name for run in made.runners] == ["runner", "runner-2", "runner-3"]
+    assert {run.name for run in made.runners} <= made.alarms.keys() and len(made.loops) == 8
+    assert len({id(run.claims) for run in made.runners}) == 1
+    made.planner.runner.ring()
+    assert all(made.alarms[run.name].event.is_set() for run in made.runners)

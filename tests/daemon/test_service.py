@@ -132,7 +132,7 @@ def test_a_full_disk_is_said_to_clients_and_by_status(
     assert path.exists() and pending.count(home, "helper", "git").examples == 0
     daemon.end(signals.SIGKILL)
     _print_status(anyio.run(status.read_live, home, config.load(home)))
-    assert "intake " not in capsys.readouterr().out
+    assert "intake   stopped" not in capsys.readouterr().out
     home.config.write_text(home.config.read_text().replace("1000000000", "1"))
     assert start().submit(line(1)).accepted == 1
 

@@ -24,8 +24,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 Changes = AsyncIterator[watcher.Names]
 Watch = Callable[[Home], Changes]
 
-INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer"})
-JOBS = frozenset({"runner", "gate", "planner"})
+INGEST, PLANNER, DEPLOYER = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "gate"})
+JOBS = frozenset({"runner", "gate", "planner", "searcher"})
 SECONDS = 20
 """Until a promise counts as broken."""
 
@@ -172,6 +172,11 @@ def the_first_promotion_of_a_persona(home: Home) -> Iterator[None]:
     files.create(home.promotions("other") / "000001.json", b"{}")
 
 
+def an_alert_resolved_by_hand(home: Home) -> Iterator[None]:
+    yield
+    files.write(home.open_alerts, b"{}")
+
+
 def what_wakes_nobody(home: Home) -> Iterator[None]:
     (home.archive("helper", "git") / "batch-2026-11-20-001").mkdir()
     yield
@@ -205,6 +210,7 @@ ACTS: list[tuple[Act, watcher.Names]] = [
     (a_batch_in_a_new_domain, PLANNER),
     (a_promotion, DEPLOYER),
     (the_first_promotion_of_a_persona, DEPLOYER),
+    (an_alert_resolved_by_hand, frozenset({"alerts"})),
     (what_wakes_nobody, frozenset()),
 ]
 

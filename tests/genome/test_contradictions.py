@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fixed import NOW
 
-from daemon import gate, status
+from daemon import exam, status
 from genome import batches, contradictions, curriculum, pending
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
@@ -110,19 +110,20 @@ def test_a_signal_that_is_beaten_later_is_not_replayed_or_asked_again(home: Home
     batches.archive(home, first)
     second = batch_of(home, signal, range(20), "new", timestamp=2)
     assert set(second.supersedes) == {f"old {i}" for i in range(20)}
-    assert ids(curriculum.replay_part(home, second, 1000)) <= {f"old {i}" for i in range(20, 40)}
+    assert ids(curriculum.replay_part(home, second, 1000, 5)) <= {f"old {i}" for i in range(20, 40)}
     assert asked(home, second) <= {f"old {i}" for i in range(20, 40)}
     third = batch_of(home, signal, range(100, 120), "other", timestamp=3)
     batches.set_aside(home, second, "worse")
-    held_out = ids(curriculum.held_out_part(home, first))
-    assert asked(home, third) == held_out
-    assert ids(curriculum.replay_part(home, third, 1000)) == {f"old {i}" for i in range(40)} - held_out
+    trained = ids(curriculum.training_part(home, first))
+    assert asked(home, third) < trained and len(asked(home, third)) == len(trained) // 2
+    assert ids(curriculum.replay_part(home, third, 1000, 200)) == trained - asked(home, third)
+    assert set(third.graduates) == set(first.held_out)
     assert counts(home)["superseded"] == 0
     fourth = batch_of(home, signal, range(20), "newest", timestamp=4)
     batches.archive(home, fourth)
     beaten = {f"old {i}" for i in range(20)}
-    assert asked(home, third) == (held_out - beaten) | ids(curriculum.held_out_part(home, fourth))
-    assert not ids(curriculum.replay_part(home, third, 1000)) & beaten
+    assert asked(home, third) < (trained - beaten) | ids(curriculum.training_part(home, fourth))
+    assert not ids(curriculum.replay_part(home, third, None, 0)) & beaten
     found = counts(home)
     assert found["superseded"] == 20
     assert sum(found.values()) == 40 + 20 + 20 + 20 and pending.count(home, "helper", "git").examples == 0
@@ -130,9 +131,12 @@ def test_a_signal_that_is_beaten_later_is_not_replayed_or_asked_again(home: Home
 
 def asked(home: Home, batch: Batch) -> set[str]:
     """Ids, by their answers, of what recall asks a candidate of this batch."""
+    return {question.answers[0] for question in recall(home, CONFIG, batch)}
+
+
+def recall(home: Home, config: Config, batch: Batch) -> list[Any]:
     job: Any = SimpleNamespace(base_fingerprint="f" * 64)
-    sets = dict(gate._old_sets(home, CONFIG, job, batch))
-    return {question.answers[0] for question in sets.get("recall", [])}
+    return [question for old in exam.write(home, config, job, batch, ()).old for question in old.questions]
 
 
 def test_of_a_beaten_question_recall_asks_the_answer_that_won(home: Home, signal: Make) -> None:
@@ -157,6 +161,5 @@ def test_recall_of_none_asks_none(home: Home, signal: Make) -> None:
     """gate.recall_examples = 0 means none, not all."""
     batches.archive(home, batch_of(home, signal, range(40), "old", timestamp=1))
     second = batch_of(home, signal, range(100, 120), "other", timestamp=3)
-    job: Any = SimpleNamespace(base_fingerprint="f" * 64)
     none = CONFIG.model_copy(update={"gate": CONFIG.gate.model_copy(update={"recall_examples": 0})})
-    assert gate._old_sets(home, none, job, second) == []
+    assert recall(home, none, second) == []

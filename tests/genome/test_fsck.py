@@ -134,6 +134,7 @@ DAMAGE: dict[str, tuple[Break, str]] = {
                          stack=[{"adapter": "helper/git-v1.2", "digest": "0"}]),
         "another one than was promoted"),
     "a record moved aside": (lambda h: (h.jobs / "job.json.unreadable-7").write_text(""), "was moved aside"),
+    "the open alerts": (lambda h: (h.alerts.mkdir(), h.open_alerts.write_text("{")), "read as openalerts"),
     "a refused line": (lambda h: edit(h, "training-buffer/rejected/2*.jsonl", lambda d: b"x" + d), "cannot be read"),
 }  # fmt: skip
 

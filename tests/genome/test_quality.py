@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from genome import quality
-from genome.quality import AnswerScore, OldSet, Paired, QuestionScore
+from genome.quality import Bar, OldSet, Paired
+from genome.scores import AnswerScore, QuestionScore
+
+BAR = Bar(confidence=0.95, retention=0.95, gain=0.25, power=0.8)
 
 
 def answer(per_token: float, tokens: int = 10, greedy: int = 5) -> AnswerScore:
@@ -23,42 +26,45 @@ def paired(own_gain: float, others_gain: float, questions: int = 100, noise: flo
     return Paired(tuple(before), tuple(after))
 
 
+def old_set(before: list[int], after: list[int]) -> OldSet:
+    """Greedy tokens of ten, question by question."""
+    sides = ({str(key): (float(value), 10.0) for key, value in enumerate(side)} for side in (before, after))
+    return OldSet("anchors", *sides)
+
+
 def test_learning_the_answers_passes() -> None:
     """Own answers became likelier, others' did not."""
-    assert quality.learned(paired(1.0, 0.0), 0.95).passed
+    assert quality.learned(paired(1.0, 0.0), BAR).passed
 
 
 def test_learning_only_the_style_does_not() -> None:
     """Own and other answers became likelier alike: the loss fell, nothing was learned."""
-    finding = quality.learned(paired(1.5, 1.5), 0.95)
+    finding = quality.learned(paired(1.5, 1.5), BAR)
     assert not finding.passed and abs(finding.value) < 0.2
 
 
 def test_unlearning_does_not() -> None:
     """Shuffled answers make a question's own answer less likely than others'."""
-    assert quality.learned(paired(0.5, 1.0), 0.95).value < 0
+    assert quality.learned(paired(0.5, 1.0), BAR).value < 0
 
 
 def test_few_noisy_questions_are_no_proof() -> None:
     """The same mean gain passes with many questions and not with few."""
-    assert quality.learned(paired(0.2, 0.0, questions=400, noise=1.0), 0.95).passed
-    assert not quality.learned(paired(0.2, 0.0, questions=6, noise=1.0), 0.95).passed
+    assert quality.learned(paired(0.2, 0.0, questions=400, noise=1.0), BAR).passed
+    assert not quality.learned(paired(0.2, 0.0, questions=6, noise=1.0), BAR).passed
 
 
 def test_forgetting_is_refused() -> None:
     """Less than the required part of the old token accuracy fails, and the sentence says how much was kept."""
-    old = OldSet(
-        "anchors", tuple(answer(-1, greedy=10) for _ in range(50)), tuple(answer(-1, greedy=9) for _ in range(50))
-    )
-    finding = quality.retained(old, 0.95, 0.95)
+    finding = quality.retained(old_set([10] * 50, [9] * 50), BAR)
     assert not finding.passed and finding.value == 0.9
-    promote, reason = quality.summarise([quality.enough_evidence(50, 8), finding])
-    assert not promote and "0.900" in reason
+    decided = quality.decide([quality.enough_evidence(50, 8), finding])
+    assert not decided.promote and not decided.undecided and "0.900" in decided.reason
 
 
 def test_a_verdict_is_the_same_at_every_look() -> None:
     """The bootstrap is seeded."""
-    assert quality.learned(paired(0.2, 0.1), 0.95) == quality.learned(paired(0.2, 0.1), 0.95)
+    assert quality.learned(paired(0.2, 0.1), BAR) == quality.learned(paired(0.2, 0.1), BAR)
 
 
 def test_too_few_questions_are_not_enough_evidence() -> None:

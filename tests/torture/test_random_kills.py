@@ -176,9 +176,9 @@ def come_to_rest(processes: Processes) -> Iterator[str]:
 def serves(processes: Processes) -> bool:
     """Whether the worker's routes are those that the newest promotions make."""
     wanted = {
-        name: [(entry.adapter, entry.scale) for entry in stack]
+        name: [(entry.adapter, entry.scale) for variant in variants for entry in variant.stack]
         for promotion in registry.newest(processes.home)
-        for name, stack in registry.routes(promotion).items()
+        for name, variants in registry.routes(processes.home, promotion).items()
     }
     with grpc.insecure_channel(f"unix:{processes.home.worker_socket}") as channel:
         try:

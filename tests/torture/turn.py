@@ -20,15 +20,15 @@ from acts import Fail, Plan
 
 from daemon import supervisor
 from daemon.supervisor import Supervisor
-from daemon.worker_client import Question, to_proto
+from daemon.worker_client import Question, variants_to_proto
 from genome import ledger, lora, registry
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.lora import Factors, Lora
-from genome.quality import AnswerScore
-from genome.registry import Stack
+from genome.promotions import Stack, Variants
+from genome.scores import AnswerScore
 from genome.signals import Defaults, Signal, from_object
 from genome.tensors import Tensor
 from genome.v1 import inference_pb2 as pb
@@ -93,7 +93,7 @@ class Worker:
     """Stands for the inference worker: it starts empty, checks digests, and finds every candidate better."""
 
     loaded: dict[str, str] = field(default_factory=dict)
-    routed: dict[str, Stack] = field(default_factory=dict)
+    routed: dict[str, Variants] = field(default_factory=dict)
     generation: int = 0
 
     async def load(self, path: Path, adapter_id: str, digest: str) -> pb.LoadAdapterResponse:
@@ -108,13 +108,12 @@ class Worker:
         return [pb.AdapterInfo(id=name, digest=digest) for name, digest in self.loaded.items()]
 
     async def routes(self) -> pb.ListRoutesResponse:
-        routes = [
-            pb.Route(name=name, variants=[pb.Route.Variant(stack=to_proto(stack), weight=1.0)])
-            for name, stack in self.routed.items()
-        ]
+        routes = [pb.Route(name=name, variants=variants_to_proto(variants)) for name, variants in self.routed.items()]
         return pb.ListRoutesResponse(routes=routes, generation=self.generation)
 
-    async def set_routes(self, routes: dict[str, Stack], removed: Iterable[str], expected: int) -> pb.SetRouteResponse:
+    async def set_routes(
+        self, routes: dict[str, Variants], removed: Iterable[str], expected: int
+    ) -> pb.SetRouteResponse:
         assert expected == self.generation and not set(removed) & set(routes)
         self.routed |= routes
         self.generation += 1
@@ -131,9 +130,10 @@ async def start(home: Home, made: Path) -> Supervisor:
     supervisor.recover(home)
     composed = await supervisor.compose(home, CONFIG, Worker(), home.root / "base", FINGERPRINT)  # type: ignore[arg-type]
     # Without site packages and without the environment it starts in 10 ms.
-    composed.runner.command = lambda _trainer, job, checkpoints: [
-        sys.executable, "-S", "-E", str(TRAINER), str(made), str(job), str(checkpoints)
-    ]  # fmt: skip
+    for runner in composed.runners:
+        runner.command = lambda _trainer, job, checkpoints: [
+            sys.executable, "-S", "-E", str(TRAINER), str(made), str(job), str(checkpoints)
+        ]  # fmt: skip
     return composed
 
 
@@ -185,7 +185,7 @@ async def _to_rest(
     else:
         raise AssertionError(f"it does not come to rest in {ROUNDS} rounds")
     for promotion in registry.newest(home):
-        assert composed.worker.routed == registry.routes(promotion), "the worker serves something else"  # type: ignore[attr-defined]
+        assert composed.worker.routed == registry.routes(home, promotion), "the worker serves something else"  # type: ignore[attr-defined]
 
 
 def silence() -> None:

@@ -1,0 +1,71 @@
+"""Following a job from the disk, with a bar on standard error: nothing is asked of the daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from genome import files, jobs
+from genome.errors import Busy, Conflict, NotFound
+from genome.layout import Home
+
+EVERY_SECONDS = 0.5
+UNDER_WAY = ("waiting", "training")
+Rest = Callable[[float], None]
+Seen = dict[str, Any] | None
+"""`jobs.summary`, with the verdict's reason, and whether the job has ``ended``. None: there is no such job yet."""
+
+
+def to_the_end_of_training(home: Home, job: str, rest: Rest = time.sleep) -> None:
+    """Returns when the job no longer waits or trains."""
+    _follow(home, job, lambda found: found is None or found["state"] not in UNDER_WAY, rest)
+
+
+def to_the_verdict(home: Home, job: str, rest: Rest = time.sleep) -> dict[str, Any]:
+    """The summary of the job once its verdict was carried out: promoted or refused. The daemon may not know it yet.
+
+    Raises Conflict if its training failed for good, Busy if it is held or training is paused: then nobody would come.
+    """
+
+    def ended(found: Seen) -> bool:
+        if found and found["state"] == "held":
+            raise Busy(f"{job} is held", f"genome training start --job {job} lets it run")
+        if home.paused.exists() and (found is None or found["state"] in UNDER_WAY):
+            raise Busy(f"{job} does not run while training is paused", "genome continuous start lets it")
+        return found is not None and found["ended"]
+
+    found = _follow(home, job, ended, rest)
+    assert found is not None
+    if found["state"] == "failed":
+        raise Conflict(f"{job} failed: {found['reason']}", f"genome training start --job {job} tries again")
+    return found
+
+
+def _follow(home: Home, job: str, ended: Callable[[Seen], bool], rest: Rest) -> Seen:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(job, total=None)
+        while not ended(found := _seen(home, job)):
+            if found is not None:
+                loss = f" loss {found['loss']:.3f}" if found["loss"] is not None else ""
+                said = f"{job} {found['state']}{loss}"
+                bar.update(task, total=found["steps"], completed=found["step"], description=said)
+            rest(EVERY_SECONDS)
+    return found
+
+
+def _seen(home: Home, job: str) -> Seen:
+    with files.locked(home.lock):  # the gate moves what has ended
+        try:
+            directory = jobs.find(home, job)
+            found = {**jobs.summary(directory), "ended": directory.path.parent == home.completed_jobs}
+            if directory.verdict_file.exists():
+                found["reason"] = json.loads(directory.verdict_file.read_bytes())["reason"]
+            return found
+        except (NotFound, FileNotFoundError):  # the runner moves what failed for good: it is found at the next look
+            return None

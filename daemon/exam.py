@@ -1,0 +1,112 @@
+"""What a candidate is asked: questions from the home, for both models the same.
+
+held out   of the new batch: its own answer against answers of other questions; did it learn
+recall     what earlier batches taught, by domain of the persona; does it still know
+golden     what the user wrote into personas/<persona>/golden/*.jsonl
+anchors    the base's own answers; did it forget its old skills
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daemon import anchors
+from daemon.worker_client import Question
+from genome import curriculum, measures
+from genome.adapters import AdapterId
+from genome.batches import Batch
+from genome.config import Config
+from genome.errors import InvalidConfig, InvalidInput
+from genome.jobs import Job
+from genome.layout import Home
+from genome.promotions import Stack
+from genome.signals import Defaults, Signal, from_object
+
+OWN_FIELDS = ("measure", "pattern")
+"""Of a golden line, besides a signal's."""
+
+
+@dataclass(frozen=True)
+class OldQuestions:
+    """One set of what was known before."""
+
+    name: str
+    questions: tuple[Question, ...]
+    measure: str = "token_accuracy"
+
+
+@dataclass(frozen=True)
+class Exam:
+    held_out: tuple[Question, ...]
+    """Each with its own answer first, then those of others."""
+    old: tuple[OldQuestions, ...]
+
+
+def write(home: Home, config: Config, job: Job, batch: Batch, incumbent: Stack) -> Exam:
+    """Everything the candidate of ``job`` is to be asked."""
+    held_out = contrast_questions(curriculum.held_out_part(home, batch), config.gate.contrast_answers)
+    _, judging = anchors.split(anchors.read(home, job.base_fingerprint))
+    own = [Question(id=anchor.id, answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]
+    sets = [OldQuestions("anchors", tuple(own)), *_recall(home, config, batch, incumbent), *golden(home, config, batch)]
+    return Exam(tuple(held_out), tuple(each for each in sets if each.questions))
+
+
+def contrast_questions(held_out: Sequence[Signal], others: int) -> list[Question]:
+    """Each signal's own answer, then answers of ``others`` other questions that differ from it: chosen by hash."""
+    asked = []
+    answers = {signal.correct_output or "" for signal in held_out}
+    for signal in held_out:
+        own = signal.correct_output or ""
+        ranked = sorted(answers - {own}, key=lambda answer: hashlib.sha256(f"{signal.id} {answer}".encode()).digest())
+        asked.append(question(signal, tuple(ranked[:others])))
+    return [each for each in asked if len(each.answers) > 1]
+
+
+def question(signal: Signal, others: tuple[str, ...] = ()) -> Question:
+    return Question(id=signal.id, answers=(signal.correct_output or "", *others), turns=tuple(signal.prompt()))
+
+
+def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[OldQuestions]:
+    count = config.gate.recall_examples
+    known = curriculum.reserve(curriculum.taught_before(home, batch), count)
+    found = [OldQuestions("recall", tuple(map(question, known)))]
+    served = {(parsed.persona, parsed.domain) for parsed in (AdapterId.parse(entry.adapter) for entry in incumbent)}
+    for persona, domain in sorted(served - {(batch.persona, batch.domain)}):
+        if persona == batch.persona:
+            taught = curriculum.reserve(curriculum.taught(home, persona, domain), count)
+            found.append(OldQuestions(f"recall/{domain}", tuple(map(question, taught))))
+    return found
+
+
+def golden(home: Home, config: Config, batch: Batch) -> list[OldQuestions]:
+    """The persona's own questions, one set a measure. A line that cannot be read is refused by file and number."""
+    sets: dict[str, list[Question]] = {}
+    for path in sorted(home.golden(batch.persona).glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if line.strip():
+                try:
+                    measure, asked = _golden(line, config.gate.golden_measure, batch)
+                except (InvalidInput, InvalidConfig, ValueError) as error:
+                    raise InvalidInput(f"{path}:{number}: {error}", "docs/gate.md shows golden lines") from None
+                sets.setdefault(measure, []).append(asked)
+    return [OldQuestions(f"golden/{measure}", tuple(asked), measure) for measure, asked in sorted(sets.items())]
+
+
+def _golden(line: bytes, default: str, batch: Batch) -> tuple[str, Question]:
+    value: Any = json.loads(line)
+    if not isinstance(value, dict):
+        raise InvalidInput("not a JSON object")
+    measure = str(value.get("measure", "regex" if "pattern" in value else default))
+    if measure not in (*measures.SCORED, measures.JUDGE):
+        measures.find(measure)
+    expected = str(value.get("pattern", "")) if measure == "regex" else ""
+    plain = {key: each for key, each in value.items() if key not in OWN_FIELDS}
+    if measure in ("regex", "json_valid"):
+        plain.setdefault("correctOutput", expected or "{}")
+    signal = from_object(plain | {"type": "import"}, Defaults(0, batch.persona, batch.domain))
+    asked = question(signal)
+    return measure, Question(id=asked.id, answers=(expected,) if expected else asked.answers, turns=asked.turns)

@@ -1,0 +1,146 @@
+"""Asking both models on the worker, and what their answers say: an exam in, a verdict and its scores out."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+
+from daemon import grader, worker_client
+from daemon.chat_endpoint import ChatEndpoint
+from daemon.exam import Exam, OldQuestions
+from daemon.worker_client import Question, WorkerClient
+from genome import measures, quality, scores
+from genome.config import Config
+from genome.jobs import Job
+from genome.promotions import Stack
+from genome.quality import Finding, OldSet, Paired, Verdict
+from genome.scores import Observed, QuestionScore, Scores
+from genome.v1 import inference_pb2 as pb
+
+AT_ONCE = 8
+"""Answers generated at a time."""
+ANSWER_TOKENS = 256
+ANSWER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who is held against whom. ``incumbent`` and ``stack`` are what would serve without and with the candidate."""
+
+    candidate: str
+    incumbent: Stack
+    stack: Stack
+    known: tuple[Scores, ...] = ()
+    """Of the versions that served before."""
+    must_learn: bool = True
+    """False: it was trained again on what was known, and has only to keep that."""
+
+    @property
+    def stacks(self) -> tuple[Stack, Stack]:
+        """The incumbent's, then the candidate's."""
+        return self.incumbent, self.stack
+
+
+Sides = tuple[dict[str, Observed], dict[str, Observed]]
+"""What incumbent and candidate gave, by question."""
+
+
+async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, contest: Contest) -> tuple[Verdict, Scores]:
+    """Scores both stacks on the same questions."""
+    bar, pairs, findings = config.gate.bar(), None, list[Finding]()
+    seen: dict[str, Sides] = {}
+    if contest.must_learn:
+        findings.append(quality.enough_evidence(len(exam.held_out), config.gate.min_held_out))
+        if findings[0].passed:
+            pairs = Paired(*[await _scored(worker, exam.held_out, stack) for stack in contest.stacks])
+            findings += _new(exam, pairs, config)
+    if pairs is not None or not contest.must_learn:
+        for old in exam.old:
+            incumbent, candidate = [await observed(worker, old, stack, config) for stack in contest.stacks]
+            seen[old.name] = incumbent, candidate
+            findings += _kept(old.name, seen[old.name], contest, bar)
+    decided = quality.decide(findings, config.gate.undecided)
+    verdict = Verdict(
+        job=job.id,
+        candidate=contest.candidate,
+        incumbent=tuple(entry.adapter for entry in contest.incumbent),
+        promote=decided.promote,
+        undecided=decided.undecided,
+        needed=decided.needed,
+        reason=decided.reason,
+        findings=tuple(findings),
+        before=quality.measures([each.own for each in pairs.incumbent]) if pairs else None,
+        after=quality.measures([each.own for each in pairs.candidate]) if pairs else None,
+        created=int(time.time() * 1000),
+    )
+    before, after = ({name: sides[side] for name, sides in seen.items()} for side in (0, 1))
+    return verdict, Scores(adapter=verdict.candidate, incumbent=verdict.incumbent, before=before, after=after)
+
+
+def _new(exam: Exam, pairs: Paired, config: Config) -> list[Finding]:
+    """Whether it learned what it was to learn, and is good enough at it."""
+    found = [quality.learned(pairs, config.gate.bar())]
+    if config.gate.min_quality:
+        own = {asked.id: each.own.observed for asked, each in zip(exam.held_out, pairs.candidate, strict=True)}
+        found.append(quality.good_enough("the held-out questions", own, config.gate.min_quality))
+    return found
+
+
+def _kept(name: str, sides: Sides, contest: Contest, bar: quality.Bar) -> list[Finding]:
+    """Against the incumbent, and against a version that was better at it than the incumbent is."""
+    incumbent, candidate = sides
+    found = [quality.retained(OldSet(name, incumbent, candidate), bar)]
+    if (best := scores.best(contest.known, name, incumbent)) is not None:
+        found.append(quality.retained(OldSet(name, best.observed, candidate, best.adapter), bar))
+    return found
+
+
+async def observed(worker: WorkerClient, old: OldQuestions, stack: Stack, config: Config) -> dict[str, Observed]:
+    """What one stack gives on a set of old questions, by question."""
+    if old.measure in measures.SCORED:
+        found = [own for (own, *_) in await worker.score(old.questions, stack)]
+        likelihood = old.measure == "likelihood"
+        return {
+            asked.id: (math.exp(score.per_token), 1.0) if likelihood else score.observed
+            for asked, score in zip(old.questions, found, strict=True)
+        }
+    answers = await _answers(worker, old.questions, stack)
+    values = await _valued(old, answers, config)
+    return {asked.id: (value, 1.0) for asked, value in zip(old.questions, values, strict=True)}
+
+
+async def _valued(old: OldQuestions, answers: list[str], config: Config) -> list[float]:
+    """What each answer is worth by the set's measure, from 0 to 1."""
+    pairs = list(zip(old.questions, answers, strict=True))
+    if old.measure == measures.JUDGE:
+        endpoint = ChatEndpoint.of(config.endpoint)
+        return [await grader.grade(endpoint, asked.turns, asked.answers[0], answer) for asked, answer in pairs]
+    measure = await anyio.to_thread.run_sync(measures.find, old.measure)
+    return [measure(answer, asked.answers[0]) for asked, answer in pairs]
+
+
+async def _scored(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> tuple[QuestionScore, ...]:
+    return tuple(QuestionScore(found[0], found[1:]) for found in await worker.score(asked, stack))
+
+
+async def _answers(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> list[str]:
+    """The greedy answer to each question, in order."""
+    answers = [""] * len(asked)
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def one(index: int) -> None:
+        async with limiter:
+            request = pb.GenerateRequest(
+                messages=worker_client.messages(asked[index].turns), stack=worker_client.to_proto(stack),
+                sampling=pb.Sampling(max_tokens=ANSWER_TOKENS), priority=pb.PRIORITY_BACKGROUND,
+            )  # fmt: skip
+            answers[index] = (await worker.reply(request, ANSWER_SECONDS)).text
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(asked)):
+            group.start_soon(one, index)
+    return answers

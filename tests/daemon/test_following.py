@@ -1,0 +1,111 @@
+"""`genome training start --wait`: a job is followed on disk to its verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli import following
+from genome import config, files, jobs
+from genome.buffer import Buffer
+from genome.config import Intake
+from genome.errors import Busy, Conflict
+from genome.jobs import Event, Job, JobDirectory, Result, TrainingSettings
+from genome.layout import Home
+from genome.lines import from_signal
+
+JOB = "job-2025-11-20-001"
+NOBODY = "nothing more was to happen"
+
+
+def order(home: Home) -> JobDirectory:
+    job = Job(id=JOB, persona="helper", domain="git", batch="batch-2025-11-20-001", trainer="fake", base="base",
+              base_fingerprint="f" * 64, settings=TrainingSettings(), created=0)  # fmt: skip
+    return jobs.create(home, job, iter([]))
+
+
+def in_turn(*acts: Callable[[], Any]) -> Callable[[float], None]:
+    """What the daemon does while the command rests, one act at a time."""
+    left: Iterator[Callable[[], Any]] = iter(acts)
+
+    def rest(_seconds: float) -> None:
+        next(left, lambda: pytest.fail(NOBODY))()
+
+    return rest
+
+
+def judged(directory: JobDirectory, promote: bool) -> None:
+    files.write(directory.verdict_file, json.dumps({"promote": promote, "reason": "the numbers"}).encode())
+
+
+@pytest.mark.parametrize(("promote", "state"), [(True, "promoted"), (False, "refused")])
+def test_it_waits_for_the_verdict_to_be_carried_out(
+    home: Home, capsys: pytest.CaptureFixture[str], promote: bool, state: str
+) -> None:
+    """Before the job is ordered, while it trains and is judged; a verdict alone is not the end. The bar goes to
+    standard error."""
+    here = JobDirectory(home.active_jobs / JOB)
+    found = following.to_the_verdict(home, JOB, in_turn(
+        lambda: order(home),
+        lambda: here.record(Event(event="started")),
+        lambda: here.record(Event(event="progress", step=3, steps=9, loss=1.5)),
+        lambda: Result(adapter="helper/git-v1.0").write(here.result_file),
+        lambda: judged(here, promote),
+        lambda: jobs.complete(home, here),
+    ))  # fmt: skip
+    assert found is not None and (found["state"], found["reason"]) == (state, "the numbers")
+    assert found["path"] == str(home.completed_jobs / JOB)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failed_training_is_a_conflict(home: Home) -> None:
+    """With the reason, and what to try."""
+    here = order(home)
+    with pytest.raises(Conflict, match=r"no memory.*tries again"):
+        following.to_the_verdict(home, JOB, in_turn(
+            lambda: Result(reason="no memory").write(here.result_file), lambda: jobs.complete(home, here)
+        ))  # fmt: skip
+
+
+def test_nobody_waits_for_what_does_not_run(home: Home) -> None:
+    """A job that is held, or training that is paused, ends the waiting with what lets it go on."""
+    order(home)
+    with pytest.raises(Busy, match=f"training start --job {JOB}"):
+        following.to_the_verdict(home, JOB, in_turn(lambda: jobs.hold(home, JOB)))
+    jobs.release(home, JOB)
+    with pytest.raises(Busy, match="continuous start"):
+        following.to_the_verdict(home, JOB, in_turn(lambda: files.write(home.paused, b"")))
+
+
+@pytest.mark.parametrize(("promote", "code"), [(True, 0), (False, 9)])
+def test_the_exit_code_says_how_it_ended(
+    home: Home, shipped_base: Path, signal: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, promote: bool, code: int
+) -> None:
+    """0 promoted, 9 refused; the answer is one object. Where no daemon runs, that is said at once."""
+    from daemon import cli
+
+    config.init(home, str(shipped_base))
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], 1_763_600_000.0)
+
+    def ends(_seconds: float) -> None:
+        (batch,) = (path.name for path in home.queued("helper", "git").iterdir())
+        job = order(home)
+        named = JobDirectory(job.path.with_name(batch.replace("batch", "job")))
+        job.path.rename(named.path)
+        Result(adapter="helper/git-v1.0").write(named.result_file)
+        judged(named, promote)
+        jobs.complete(home, named)
+
+    monkeypatch.setattr(following, "to_the_verdict", partial(following.to_the_verdict, rest=ends))
+    monkeypatch.setattr("sys.argv", ["genome", "training", "start", "--persona", "helper", "--domain", "git",
+                                     "--wait", "--json", "--home", str(home.root)])  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert int(ended.value.code or 0) == code
+    said = capsys.readouterr()
+    assert json.loads(said.out)["reason"] == "the numbers" and "no daemon runs" in said.err

@@ -92,12 +92,19 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
         return Started(batch.id, jobs.job_id(batch.id))
     with files.locked(home.lock):
         directory = jobs.find(home, job)
-        batch_id = directory.job().batch
+        batch_id, result = directory.job().batch, directory.result()
+        if result is not None and result.withdrawn:
+            raise Conflict(f"{job} was withdrawn: {result.reason}", "Its batch is ordered again by itself")
         if directory.state() == "failed":
             jobs.retry(home, directory)
         else:
             jobs.release(home, job)
     return Started(batch_id, job)
+
+
+def rebuild(home: Home, persona: str, domain: str) -> Batch:
+    """Trains a domain's served version again: without what was retracted, or all anew from the base."""
+    return orders.rebuild(home, check_name(persona, "persona"), check_name(domain, "domain"), "rebuilt by hand")
 
 
 def restore(home: Home, batch_id: str) -> Batch:

@@ -48,10 +48,17 @@ class Exam:
 
 def write(home: Home, config: Config, job: Job, batch: Batch, incumbent: Stack) -> Exam:
     """Everything the candidate of ``job`` is to be asked."""
-    held_out = contrast_questions(curriculum.held_out_part(home, batch), config.gate.contrast_answers)
+    kept_out = curriculum.held_out_part(home, batch)
+    held_out = contrast_questions([] if batch.rebuilds else kept_out, config.gate.contrast_answers)
     _, judging = anchors.split(anchors.read(home, job.base_fingerprint))
     own = [Question(id=anchor.id, answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]
-    sets = [OldQuestions("anchors", tuple(own)), *_recall(home, config, batch, incumbent), *golden(home, config, batch)]
+    again = OldQuestions("held out", tuple(map(question, kept_out)) if batch.rebuilds else ())
+    sets = [
+        OldQuestions("anchors", tuple(own)),
+        again,
+        *_recall(home, config, batch, incumbent),
+        *golden(home, config, batch),
+    ]
     return Exam(tuple(held_out), tuple(each for each in sets if each.questions))
 
 

@@ -16,7 +16,7 @@ from daemon import exam, judging
 from daemon.events import Alarm, Announcer
 from daemon.judging import Contest
 from daemon.worker_client import WorkerClient
-from genome import adapters, batches, files, jobs, promotions, registry, scores
+from genome import adapters, batches, files, jobs, promotions, registry, retraction, scores
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import NotFound
@@ -45,19 +45,18 @@ class Gate:
                 verdict, seen = await self._judge(job, candidate)
                 if job.part:
                     verdict = verdict.model_copy(update={"promote": False, "reason": f"a probe: {verdict.reason}"})
-                await anyio.to_thread.run_sync(self._record, directory, verdict, seen)
-                self.announcer.tell(
-                    "judged", job=job.id, persona=job.persona, domain=job.domain, adapter=verdict.candidate,
-                    promote=verdict.promote, reason=verdict.reason,
-                )  # fmt: skip
-            verdict = Verdict.read(directory.verdict_file)
-            became = await anyio.to_thread.run_sync(self._carry_out, directory, job, verdict)
+                if await anyio.to_thread.run_sync(self._record, directory, verdict, seen):
+                    self.announcer.tell(
+                        "judged", job=job.id, persona=job.persona, domain=job.domain, adapter=verdict.candidate,
+                        promote=verdict.promote, reason=verdict.reason,
+                    )  # fmt: skip
+            became, reason = await anyio.to_thread.run_sync(self._carry_out, directory, job)
             self.announcer.tell(
                 became, persona=job.persona, domain=job.domain, batch=job.batch, job=job.id,
-                adapter=verdict.candidate, reason=verdict.reason,
+                adapter=candidate, reason=reason,
             )  # fmt: skip
-            if not verdict.promote:
-                await self._dismiss(verdict)
+            if became != "promoted":
+                await self._dismiss(candidate)
             self.deployer.ring()
             self.planner.ring()
         return None
@@ -85,24 +84,37 @@ class Gate:
         return await judging.judge(self.config, self.worker, job, asked, contest)
 
     def _contest(self, batch: Batch, candidate: str, digest: str) -> Contest:
-        past = registry.history(self.home, batch.persona)
-        incumbent = past[-1].stack if past else ()
+        past, incumbent = registry.history(self.home, batch.persona), registry.stack_of(self.home, batch.persona)
         served = {entry.adapter for promotion in past for entry in promotion.stack} - promotions.quarantined(past)
         stack = registry.with_adapter(incumbent, StackEntry(adapter=candidate, digest=digest))
-        return Contest(candidate, incumbent, stack, tuple(scores.of_versions(self.home, sorted(served))))
+        known = tuple(scores.of_versions(self.home, sorted(served)))
+        return Contest(candidate, incumbent, stack, known, must_learn=not batch.rebuilds)
 
-    def _record(self, directory: JobDirectory, verdict: Verdict, seen: Scores) -> None:
-        """The verdict is what counts, so it comes last."""
-        if verdict.promote:
-            seen.write(scores.path(self.home, verdict.candidate))
-        verdict.write(directory.verdict_file)
-
-    def _carry_out(self, directory: JobDirectory, job: Job, verdict: Verdict) -> str:
-        """What became of the batch, as the event that is told."""
+    def _record(self, directory: JobDirectory, verdict: Verdict, seen: Scores) -> bool:
+        """Writes the verdict, which is what counts, last; not of a candidate nobody wants any more."""
         with files.locked(self.home.lock):
+            if self._unwanted(directory):
+                return False
+            if verdict.promote:
+                seen.write(scores.path(self.home, verdict.candidate))
+            verdict.write(directory.verdict_file)
+        return True
+
+    def _carry_out(self, directory: JobDirectory, job: Job) -> tuple[str, str]:
+        """What became of the batch, as the event that is told, and why."""
+        with files.locked(self.home.lock):
+            verdict = Verdict.read(directory.verdict_file) if directory.verdict_file.exists() else None
+            if (verdict is None or verdict.promote) and (why := self._unwanted(directory)):
+                retraction.dismiss(self.home, directory, why, time.time())
+                return "withdrawn", why
+            assert verdict is not None, "of what is wanted it was recorded"
             became = self._ended(job, verdict)
             jobs.complete(self.home, directory)
-        return became
+        return became, verdict.reason
+
+    def _unwanted(self, directory: JobDirectory) -> str:
+        """Why a candidate must not serve, whatever it learned: a signal it was trained on was retracted since."""
+        return retraction.unwanted(self.home, directory, registry.stack_of(self.home, directory.job().persona))
 
     def _ended(self, job: Job, verdict: Verdict) -> str:
         try:
@@ -118,7 +130,7 @@ class Gate:
             )  # fmt: skip
             batches.archive(self.home, batch)
             return "promoted"
-        if verdict.undecided and self.config.gate.undecided == "wait" and verdict.needed:
+        if verdict.undecided and self.config.gate.undecided == "wait" and verdict.needed and not batch.rebuilds:
             batches.release(self.home, batch)
             return "batch_waits"
         if job.attempt <= len(self.config.gate.ladder):
@@ -126,7 +138,7 @@ class Gate:
         batches.set_aside(self.home, batch, verdict.reason)
         return "batch_set_aside"
 
-    async def _dismiss(self, verdict: Verdict) -> None:
+    async def _dismiss(self, candidate: str) -> None:
         """Takes a refused candidate out of the worker's memory; its files stay for whoever wants to look."""
-        if any(info.id == verdict.candidate for info in await self.worker.adapters()):
-            await self.worker.unload(verdict.candidate)
+        if any(info.id == candidate for info in await self.worker.adapters()):
+            await self.worker.unload(candidate)

@@ -9,9 +9,21 @@ from pathlib import Path
 
 from daemon import anchors
 from daemon.trainers import catalog
-from genome import adapters, batches, curriculum, files, jobs, quality, registry, verdicts
+from genome import (
+    adapters,
+    batches,
+    curriculum,
+    files,
+    jobs,
+    quality,
+    rebuilding,
+    registry,
+    retraction,
+    verdicts,
+)
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
+from genome.errors import Conflict, NotFound
 from genome.jobs import Example, Job
 from genome.layout import Home
 from genome.quality import Verdict
@@ -48,9 +60,10 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     attempt = jobs.refused(home, batch.id) + 1
     rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
     job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
-        update={"id": jobs.job_id(batch.id, attempt), "attempt": attempt}
+        update={"id": jobs.next_id(home, batch.id), "attempt": attempt}
     )
-    jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
+    directory = jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
+    retraction.recheck(home, directory)
     return job
 
 
@@ -62,7 +75,8 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
     )
     own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
     examples = _examples(home, config, batch, base[1], Rung())
-    jobs.create(home, job, (each for each in examples if each.id not in own))
+    directory = jobs.create(home, job, (each for each in examples if each.id not in own))
+    retraction.recheck(home, directory)
     return job
 
 
@@ -71,6 +85,8 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
              (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
     parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
+    if batch.rebuilds:
+        parent = batch.parent
     settings = config.training.settings()
     factors = {
         "learning_rate": settings.learning_rate * rung.learning_rate,
@@ -90,6 +106,23 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         settings=settings.model_copy(update=factors),
         created=int(time.time() * 1000),
     )
+
+
+def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
+    """Queues a batch that trains a domain's served version again: `genome.rebuilding.plan` says from where."""
+    with files.locked(home.lock):
+        waits = {batch.id for batch in rebuilding.standing(home, persona, domain)}
+        under_way = [directory.id for directory in jobs.active(home) if (job := directory.job()).batch not in waits
+                     and not job.part and (job.persona, job.domain) == (persona, domain)]  # fmt: skip
+        if under_way:
+            raise Conflict(
+                f"{under_way[0]} of {persona}/{domain} is under way, and a rebuild would lack what it teaches",
+                "Wait for it: genome training status --watch",
+            )
+        batch = rebuilding.queue(home, persona, domain, reason, time.time())
+    if batch is None:
+        raise NotFound(f"{persona}/{domain} has no archived batch to train again", "genome buffer status shows them")
+    return batch
 
 
 def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:

@@ -164,7 +164,7 @@ def unordered(home: Home) -> list[Batch]:
         waiting = batches.all_queued(home)
     chosen = []
     for batch in waiting:
-        job = jobs.job_id(batch.id, jobs.refused(home, batch.id) + 1)
+        job = jobs.next_id(home, batch.id)
         if (batch.persona, batch.domain) not in busy and job not in known:
             busy.add((batch.persona, batch.domain))
             chosen.append(batch)

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from daemon import process
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
-from genome import adapters, fairness, files, jobs, lora
+from genome import adapters, fairness, files, jobs, lora, retraction
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter
 from genome.fairness import Waiting
@@ -73,7 +73,9 @@ class Runner:
             names = {job.job for job in taken}
             states = [(found, found.state()) for found in jobs.active(self.home) if found.id not in names]
             for found, state in states:
-                if state == "failed":  # given up, and killed before it was moved
+                if (result := found.result()) is not None and result.withdrawn:
+                    retraction.end_withdrawn(self.home, found)
+                elif state == "failed":  # given up, and killed before it was moved
                     jobs.complete(self.home, found)
             able = [(found, state) for found, state in states if state in ("waiting", "training")]
             waiting = [self._waiting(found, state) for found, state in able]
@@ -113,10 +115,13 @@ class Runner:
                     raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
                 await anyio.to_thread.run_sync(self._give_up, directory, job, f"its adapter is unusable: {error}")
                 return
+        if found is None:
+            return  # it was withdrawn
         result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
         # First: nobody comes back to a job that has a result, and checkpoints are large.
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
-        await anyio.to_thread.run_sync(result.write, directory.result_file)
+        if not await anyio.to_thread.run_sync(self._conclude, directory, result):
+            return
         self.announcer.tell("trained", job=job.id, persona=job.persona, domain=job.domain, adapter=found.id,
                             seconds=round(result.train_seconds, 1))  # fmt: skip
         self.gate.ring()
@@ -170,12 +175,20 @@ class Runner:
             await self.interrupt.wait(None)
         await child.stop(self.config.daemon.shutdown_seconds)
 
-    def _install(self, directory: JobDirectory, job: Job) -> adapters.Manifest:
-        """Checks what was trained and puts it in place as the next version of its domain."""
+    def _conclude(self, directory: JobDirectory, result: Result) -> bool:
+        """False if the job was withdrawn meanwhile: then it has a result, which counts."""
+        with files.locked(self.home.lock):
+            if directory.result() is None:
+                result.write(directory.result_file)
+                return True
+        return False
+
+    def _install(self, directory: JobDirectory, job: Job) -> adapters.Manifest | None:
+        """Checks what was trained and puts it in place as the next version of its domain. None: it was withdrawn."""
         weights = lora.read(self.home.checkpoints(job.id) / "adapter")
         events = directory.events()
         losses = [event.loss for event in events if event.loss is not None]
-        described = {
+        described: dict[str, Any] = {
             "id": str(adapters.next_id(self.home, job.persona, job.domain)),
             "base_fingerprint": job.base_fingerprint,
             "parent": job.parent,
@@ -187,6 +200,10 @@ class Runner:
             "created": int(time.time() * 1000),
         }
         with files.locked(self.home.lock):
+            if directory.result() is not None:
+                return None
+            examples = jobs.read_examples(directory.examples)
+            described["signals"] = tuple(example.id for example in examples if not example.anchor)
             return adapters.install(self.home, weights, job.base, described)
 
     def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
@@ -202,7 +219,8 @@ class Runner:
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
 
     def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
-        Result(reason=reason, train_seconds=trained_seconds(directory.events())).write(directory.result_file)
+        if not self._conclude(directory, Result(reason=reason, train_seconds=trained_seconds(directory.events()))):
+            return
         jobs.complete(self.home, directory)
         self._tell(
             "job_failed",

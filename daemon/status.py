@@ -10,11 +10,12 @@ import grpc
 import grpc.aio
 
 from daemon import explanation, worker_client
-from genome import adapters, alerts, batches, curriculum, files, jobs, registry, rejected, sockets
+from genome import adapters, alerts, batches, curriculum, files, jobs, provenance, registry, rejected, sockets
 from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
 from genome.pending import Tally
+from genome.tombstones import all_of as retractions_of
 from genome.v1 import learning_pb2, learning_pb2_grpc
 
 ANSWER_SECONDS = 2.0
@@ -26,6 +27,7 @@ def read(home: Home, config: Config) -> dict[str, Any]:
     twice; counted after it, since intake must not wait for that."""
     with files.locked(home.lock):
         active = [jobs.summary(directory) for directory in jobs.active(home)]
+        taints = provenance.taints(home)
         open_alerts = alerts.read(home).open
     return {
         "home": str(home.root),
@@ -34,7 +36,7 @@ def read(home: Home, config: Config) -> dict[str, Any]:
         "buffer": read_buffer(home),
         "jobs": active,
         "alerts": [alert.model_dump() for alert in open_alerts],
-        "personas": [_persona(home, promotion) for promotion in registry.newest(home)],
+        "personas": [_persona(home, promotion, taints) for promotion in registry.newest(home)],
     }
 
 
@@ -90,13 +92,17 @@ def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
         ended = batches.archived(home, persona, domain)
         waiting_batches = batches.queued(home, persona, domain)
         set_aside = batches.set_aside_batches(home, persona, domain)
-        superseded = len(curriculum.superseded(home, persona, domain))
+        beaten = curriculum.superseded(home, persona, domain)
+        retractions = retractions_of(home, persona, domain)
     waits = Tally().counts(home, persona, domain, names)
-    beaten_later = superseded - sum(len(batch.superseded) for batch in (*ended, *waiting_batches, *set_aside))
+    beaten_later = len(beaten) - sum(len(batch.superseded) for batch in (*ended, *waiting_batches, *set_aside))
+    gone = {retraction.signal for retraction in retractions}
 
     def signals(found: list[batches.Batch]) -> int:
-        """In one state each: what was superseded is counted as that."""
-        return sum(batch.signals + batch.evidence for batch in found)
+        """In one state each: what was superseded or retracted is counted as that."""
+        ids = {batch.id for batch in found}
+        retracted = sum(made.batch in ids and made.signal not in beaten for made in retractions)
+        return sum(batch.signals + batch.evidence for batch in found) - retracted
 
     return {
         "persona": persona,
@@ -106,12 +112,13 @@ def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
         "queued": signals(waiting_batches),
         "archived": signals(ended) - beaten_later,
         "set_aside": signals(set_aside),
-        "superseded": superseded,
+        "superseded": len(beaten - gone),
+        "retracted": len(gone),
         "batches": [batch.id for batch in waiting_batches],
     }
 
 
-def _persona(home: Home, promotion: registry.Promotion) -> dict[str, Any]:
+def _persona(home: Home, promotion: registry.Promotion, taints: provenance.Taints) -> dict[str, Any]:
     return {
         "persona": promotion.persona,
         "promotion": promotion.number,
@@ -119,5 +126,6 @@ def _persona(home: Home, promotion: registry.Promotion) -> dict[str, Any]:
         "share": promotion.share,
         "pinned": promotion.pinned,
         "reason": promotion.reason,
+        "tainted": {entry.adapter: found for entry in promotion.stack if (found := taints.get(entry.adapter))},
         "adapters": [str(known) for known in adapters.list_ids(home, promotion.persona)],
     }

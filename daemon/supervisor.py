@@ -10,13 +10,14 @@ import os
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
-from daemon import alerts, host, monitor, watcher, worker_client
+from daemon import alerts, host, monitor, orders, watcher, worker_client
 from daemon.alerts import Alerts
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Alarms, Announcer
@@ -28,7 +29,7 @@ from daemon.pruner import Pruner
 from daemon.runner import Claims, Runner
 from daemon.searcher import Searcher
 from daemon.worker_client import WorkerClient
-from genome import bases, batches, files
+from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
 from genome.config import Config
 from genome.errors import GenomeError
@@ -181,6 +182,7 @@ def recover(home: Home) -> None:
         batches.settle(home)
         for path in _half_made(home):
             files.remove(path)
+        retraction.settle(home, time.time())
 
 
 def _half_made(home: Home) -> list[Path]:
@@ -215,7 +217,9 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         announcer=announcer,
         worker=worker,
         ingest=Ingest(home, config, buffer, announcer, alarms["planner"], alarms["monitor"]),
-        planner=Planner(home, config, base, fingerprint, worker, announcer, to_run, said.samples),
+        planner=Planner(
+            home, config, base, fingerprint, worker, announcer, to_run, said.samples, partial(orders.rebuild, home)
+        ),
         runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),

@@ -63,6 +63,8 @@ class Manifest(Record):
     trainer: str | None = None
     origin: str | None = None
     """What was imported, where nothing was trained here."""
+    signals: tuple[str, ...] = ()
+    """Ids of the signals it was trained on, replayed ones included; those of its parents are in their manifests."""
     settings: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     """Of the training: last loss, seconds, examples."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from genome import contradictions, files, segments
+from genome import contradictions, files, segments, tombstones
 from genome.errors import NotFound
 from genome.layout import Home
 from genome.lines import Line
@@ -45,6 +45,10 @@ class Batch(Record):
     """Ids of its signals that another one contradicts and beats: never trained on."""
     supersedes: tuple[str, ...] = ()
     """Ids of signals in earlier batches that one of its signals beats: no longer, once it is promoted."""
+    rebuilds: tuple[str, ...] = ()
+    """Ids of archived batches whose signals it trains again, having none of its own (`genome.rebuilding`)."""
+    parent: str | None = None
+    """Of a rebuild: the adapter its training goes on from; None begins anew from the base."""
     graduates: tuple[str, ...] = ()
     """Ids of signals that earlier batches held out: measuring is over, so they are trained with this one."""
     digest: str
@@ -73,7 +77,8 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
         names = tuple(pending_segments(home, persona, domain))
         for name in names:
             files.seal(home.pending(persona, domain) / name)
-    # What is sealed does not change, so intake goes on while it is looked at.
+    # What is sealed does not change, so intake goes on while it is looked at. A retraction alone changes it.
+    retractions = tombstones.known(home, persona, domain)
     found = list(segments.scan_all(home.pending(persona, domain) / name for name in names))
     ended = archived(home, persona, domain)
     earlier = (*ended, *queued(home, persona, domain))
@@ -86,6 +91,8 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
     with files.locked(home.lock):
         if set(names) & sealed_segments(home, persona, domain):
             return None  # another process was faster
+        if tombstones.known(home, persona, domain) != retractions:
+            return None  # what was found is not what lies there now: at the next look
         batch = Batch(
             id=_next_id(home, now),
             persona=persona,
@@ -93,7 +100,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
             segments=names,
             held_out=tuple(sorted(held_out)),
             signals=len(teaching),
-            evidence=sum(not stored.signal.teaches for stored in found),
+            evidence=sum(not stored.signal.teaches and not stored.retracted for stored in found),
             superseded=tuple(sorted(lost.here)),
             supersedes=tuple(sorted(lost.earlier)),
             graduates=_graduates(home, ended, {line.question for line in teaching}, lost.earlier),
@@ -106,13 +113,33 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
     return batch
 
 
+def form_rebuild(home: Home, again: list[Batch], parent: str | None, reason: str, now: float) -> Batch:
+    """Queues a batch that trains again what archived batches of one domain taught. Under the home's lock."""
+    batch = Batch(
+        id=_next_id(home, now),
+        persona=again[0].persona,
+        domain=again[0].domain,
+        segments=(),
+        held_out=(),
+        signals=0,
+        rebuilds=tuple(old.id for old in again),
+        parent=parent,
+        digest=hashlib.sha256().hexdigest(),
+        reason=reason,
+        created=int(now * 1000),
+    )
+    with files.new_directory(home.queued(batch.persona, batch.domain) / batch.id) as aside:
+        files.put(aside / "batch.json", batch.to_bytes())
+    return batch
+
+
 def _graduates(home: Home, ended: list[Batch], asked: set[bytes], lost: frozenset[str]) -> tuple[str, ...]:
     """Held-out signals of promoted batches that none trained since, but for questions that are asked anew."""
     trained = {signal for batch in ended for signal in (*batch.graduates, *batch.supersedes, *batch.superseded)}
     measured = {signal for batch in ended for signal in batch.held_out} - trained - lost
     if not measured:
         return ()
-    lines = (stored.signal for batch in ended for stored in _stored(home, batch))
+    lines = (stored.signal for batch in ended for stored in _stored(home, batch) if not stored.retracted)
     return tuple(sorted({line.id for line in lines if line.id in measured and line.question not in asked}))
 
 
@@ -131,7 +158,13 @@ def queued(home: Home, persona: str, domain: str) -> list[Batch]:
 
 
 def archived(home: Home, persona: str, domain: str) -> list[Batch]:
-    return _read_all(home.archive(persona, domain))
+    """Promoted batches. Of a rebuild none of the signals is its own, so it is not among them."""
+    return [batch for batch in _read_all(home.archive(persona, domain)) if not batch.rebuilds]
+
+
+def rebuilt(home: Home, batch: Batch) -> list[Batch]:
+    """The batches whose signals a rebuild trains again."""
+    return [find(home, old) for old in batch.rebuilds]
 
 
 def set_aside_batches(home: Home, persona: str, domain: str) -> list[Batch]:
@@ -139,9 +172,9 @@ def set_aside_batches(home: Home, persona: str, domain: str) -> list[Batch]:
 
 
 def all_queued(home: Home) -> list[Batch]:
-    """Of every persona and domain, oldest first."""
+    """Of every persona and domain. Rebuilds first, since the others are to go on from them; then the oldest."""
     found = [batch for persona, domain in home.domains() for batch in queued(home, persona, domain)]
-    return sorted(found, key=lambda batch: order(batch.id))
+    return sorted(found, key=lambda batch: (not batch.rebuilds, order(batch.id)))
 
 
 def pending_segments(home: Home, persona: str, domain: str) -> list[str]:
@@ -317,5 +350,6 @@ def _next_id(home: Home, now: float) -> str:
         for path in place(persona, domain).glob(f"{day}-*")
     ]
     ordered = [path for place in (home.active_jobs, home.completed_jobs) for path in place.glob(f"job{day[5:]}-*")]
+    # A job that was ordered again has its attempt behind the number: job-2026-11-20-001.2
     taken = [int(path.name.rpartition("-")[2].partition(".")[0]) for path in (*batches, *ordered)]
     return f"{day}-{max(taken, default=0) + 1:03d}"

@@ -15,13 +15,23 @@ from genome.signals import Signal
 
 
 def training_part(home: Home, batch: Batch) -> list[Signal]:
-    """Its own signals but those held out, and those that earlier batches had held out."""
+    """Its own signals but those held out, and those that earlier batches had held out. Of a rebuild: all of theirs."""
+    if batch.rebuilds:
+        asked = {signal.question for signal in held_out_part(home, batch)}
+        lost = superseded(home, batch.persona, batch.domain)
+        again = {signal.id: signal for old in batches.rebuilt(home, batch) for signal in training_part(home, old)}
+        return [signal for signal in again.values() if signal.question not in asked and signal.id not in lost]
     kept_out = {*batch.held_out, *batch.superseded}
     own = [signal for signal in batches.signals(home, batch) if signal.teaches and signal.id not in kept_out]
     return [*own, *_graduates(home, batch)]
 
 
 def held_out_part(home: Home, batch: Batch) -> list[Signal]:
+    if batch.rebuilds:
+        rebuilt = batches.rebuilt(home, batch)
+        lost = superseded(home, batch.persona, batch.domain) | {each for old in rebuilt for each in old.graduates}
+        again = (signal for old in rebuilt for signal in held_out_part(home, old))
+        return [signal for signal in again if signal.id not in lost]
     held_out = set(batch.held_out)
     return [signal for signal in batches.signals(home, batch) if signal.id in held_out]
 
@@ -35,6 +45,9 @@ def replay_part(home: Home, batch: Batch, count: int | None, reserved: int) -> l
     if count == 0:
         return []
     known = taught_before(home, batch)
+    if batch.rebuilds:
+        again = {signal.question for part in (training_part, held_out_part) for signal in part(home, batch)}
+        known = [signal for signal in known if signal.question not in again]
     if count is None:
         return known
     kept = {signal.id for signal in reserve(known, reserved)}

@@ -21,6 +21,8 @@ from genome.errors import Busy, DiskFull
 
 UNFINISHED = ".unfinished-"
 """Prefix of names being made. Whatever bears it after a crash is rubbish and is removed by `remove_unfinished`."""
+SEALED = 0o400
+"""Mode of a file that no longer grows."""
 
 
 def sync(descriptor: int) -> None:
@@ -123,7 +125,7 @@ def seal(path: Path) -> None:
     """Takes the right to write from an append-only file, durably: `Appender.sealed` sees it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fchmod(descriptor, 0o400)
+        os.fchmod(descriptor, SEALED)
         sync(descriptor)
     finally:
         os.close(descriptor)
@@ -153,9 +155,12 @@ def put(path: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
-def write(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Puts a whole file in place of whatever is there, durably and in one step. ``data``: or blocks of it."""
-    aside = _write_aside(path, [data] if isinstance(data, bytes) else data)
+def write(path: Path, data: bytes | Iterable[bytes], mode: int = 0o600) -> None:
+    """Puts a whole file in place of whatever is there, durably and in one step. ``data``: or blocks of it.
+
+    Whoever has the old one open as `Appender` sees that it was sealed.
+    """
+    aside = _write_aside(path, [data] if isinstance(data, bytes) else data, mode)
     os.replace(aside, path)
     sync_directory(path.parent)
 
@@ -326,14 +331,14 @@ def is_held(path: Path) -> bool:
         return True
 
 
-def _write_aside(path: Path, blocks: Iterable[bytes]) -> Path:
+def _write_aside(path: Path, blocks: Iterable[bytes], mode: int = 0o600) -> Path:
     make_directory(path.parent)
     aside = path.parent / f"{UNFINISHED}{path.name}.{os.getpid()}"
     with room(path):
         # Anew: where an earlier `create` could not unlink it, it is the finished file under a second name.
         with suppress(FileNotFoundError):
             os.unlink(aside)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             for block in blocks:
                 _write_all(descriptor, block)

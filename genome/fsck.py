@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from genome import files, ledger
-from genome.checks import batches, conservation, jobs, remains, served, triggers
+from genome.checks import batches, conservation, jobs, remains, retractions, served, triggers
 from genome.checks.batches import Domain
 from genome.checks.problems import ASK, Problem, View
 from genome.errors import Damaged, NotFound
@@ -77,6 +77,7 @@ def _look(view: View) -> Report:
         told = "are newer than the ledger, so nothing would show if more are missing; stopping the daemon writes it"
         notes.append(f"{accepted.unwitnessed} signals {told}")
     problems += served.check(view, notes)
+    problems += retractions.check(view, domains, notes)
     refused, lines = remains.check_rejected(view)
     counts = {"accepted": accepted.number, **conservation.count(domains), "rejected": lines}
     return Report((*problems, *refused), (), counts, tuple(notes))

@@ -130,6 +130,8 @@ class Result(Record):
     """Id of the candidate."""
     reason: str | None = None
     """Why there is no candidate."""
+    withdrawn: bool = False
+    """Whether it was ended from outside, so that its batch is ordered again under another id."""
     train_seconds: float = 0.0
     """Of the trainer processes, start to exit, added over resumptions."""
 
@@ -276,7 +278,20 @@ def retry(home: Home, directory: JobDirectory) -> None:
 def refused(home: Home, batch: str) -> int:
     """How often a candidate of this batch was refused."""
     ended = [directory for directory in completed(home) if of_batch(directory.id) == batch]
-    return sum(directory.verdict_file.exists() for directory in ended if not is_probe(directory.id))
+    judged = (found for found in ended if not is_probe(found.id) and not _withdrawn(found))
+    return sum(found.verdict_file.exists() for found in judged)
+
+
+def next_id(home: Home, batch: str) -> str:
+    """Of the job a batch is to have now: another one after each that was refused or withdrawn."""
+    ended = [found for found in completed(home) if of_batch(found.id) == batch and not is_probe(found.id)]
+    over = [found for found in ended if found.verdict_file.exists() or _withdrawn(found)]
+    return job_id(batch, len(over) + 1)
+
+
+def _withdrawn(directory: JobDirectory) -> bool:
+    result = directory.result()
+    return result is not None and result.withdrawn
 
 
 def job_id(batch: str, attempt: int = 1) -> str:

@@ -121,6 +121,14 @@ class Home:
         """Batches the gate refused for good."""
         return self.buffer / persona / domain / "set-aside"
 
+    def retracting(self, persona: str, domain: str) -> Path:
+        """Retractions that were asked for and are not carried out yet."""
+        return self.buffer / persona / domain / "retracting"
+
+    def retracted(self, persona: str, domain: str) -> Path:
+        """Retractions that were carried out: which signals, when and why."""
+        return self.buffer / persona / domain / "retracted"
+
     def search(self, persona: str, domain: str, batch: str) -> Path:
         """While it lies in a refused batch, what breaks the gate is searched for."""
         return self.set_aside(persona, domain) / batch / "search.json"
@@ -172,6 +180,10 @@ class Home:
     def adapter(self, adapter_id: str) -> Path:
         """``<persona>/<domain>-v1.3`` or ``shared/<name>-v1.0``."""
         return self.adapters / adapter_id
+
+    def lineage(self, adapter_id: str) -> Path:
+        """The manifest of an adapter that was pruned: its descendants live on."""
+        return self.root / "lineage" / f"{adapter_id}.json"
 
     def promotions(self, persona: str) -> Path:
         return self.adapters / persona / "promotions"

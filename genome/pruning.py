@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from genome import adapters, batches, files, jobs, promotions, registry, segments
-from genome.adapters import AdapterId
+from genome.adapters import AdapterId, Manifest
 from genome.config import Prune
 from genome.jobs import JobDirectory, State
 from genome.layout import Home
@@ -85,9 +85,17 @@ def carry_out(home: Home, policy: Prune, now: float) -> list[Act]:
         acts = decide(look(home), policy, now)
         for act in acts:
             if act.kind == "remove":
+                _keep_manifest(home, act.path)
                 files.remove(act.path)
     # Compressing may take a while, so intake is not kept waiting for it; only the last act needs the lock.
     return [act for act in acts if act.kind == "remove" or _compress(home, act.path)]
+
+
+def _keep_manifest(home: Home, path: Path) -> None:
+    """What a pruned version was trained on stays known: its descendants were, too."""
+    manifest = path / "manifest.json"
+    if path.is_relative_to(home.adapters) and manifest.exists():
+        files.write(home.lineage(Manifest.read(manifest).id), manifest.read_bytes())
 
 
 def look(home: Home) -> Facts:
@@ -96,10 +104,12 @@ def look(home: Home) -> Facts:
     place = home.checkpoints("x").parent
     checkpoints = tuple(sorted(path for path in place.iterdir() if path.is_dir())) if place.is_dir() else ()
     active = jobs.active(home)
-    waiting = {batch.id for batch in batches.all_queued(home)}
+    queued = batches.all_queued(home)
+    waiting = {batch.id for batch in queued}
     made = [(known, adapters.manifest(home, str(known))) for known in adapters.list_ids(home)]
     ids = frozenset(directory.id for directory in active)
     needed = {manifest.id for _, manifest in made if manifest.job in ids}
+    needed |= {batch.parent for batch in queued if batch.parent}
     needed |= {parent for directory in active if (parent := directory.job().parent)}
     personas = sorted({promotion.persona for promotion in registry.newest(home)})
     return Facts(
@@ -135,8 +145,12 @@ def _plain_segments(home: Home) -> Iterator[tuple[Path, float]]:
 def _compress(home: Home, path: Path) -> bool:
     """False if another process was faster."""
     try:
+        file = path.stat().st_ino
         segments.pack(path)
         with files.locked(home.lock):
+            if path.stat().st_ino != file:  # a signal was retracted meanwhile, and what was packed holds its text
+                files.remove(segments.packed(path))
+                return False
             segments.shed(path)
     except FileNotFoundError:
         return False

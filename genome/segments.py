@@ -11,7 +11,7 @@ count what is inside. Where both files are there a crash fell between, and the p
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -31,7 +31,8 @@ LEVEL = 3
 """Of zstd: signals shrink to about a quarter at some hundred MB a second; higher levels gain little."""
 BLOCK_BYTES = 1 << 20
 FRAME_HEAD_BYTES = 18
-
+RETRACTED = "retracted"
+"""In place of a signal's type: what it said is gone."""
 
 T = TypeVar("T")
 
@@ -60,6 +61,11 @@ class Stored(msgspec.Struct, omit_defaults=True, gc=False):
     origin: Origin | None = None
     """None: it came over gRPC."""
 
+    @property
+    def retracted(self) -> bool:
+        """Whether only a tombstone is left of it (`genome.tombstones`)."""
+        return self.signal.type == RETRACTED
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore")
@@ -69,6 +75,8 @@ class _Record(BaseModel):
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Stored)
+_MARK = f'"{RETRACTED}"'.encode()
+"""Every tombstone holds it, and few other lines."""
 
 
 def encode(stored: Iterable[Stored]) -> bytes:
@@ -111,7 +119,7 @@ def examine(path: Path, thoroughly: bool) -> Iterator[tuple[int, Stored | str]]:
             end += len(line)
             try:
                 stored = _DECODER.decode(line)
-                if thoroughly:
+                if thoroughly and not stored.retracted:
                     _Record.model_validate_json(line)
                 yield end, stored if stored.signal.id else "it has no id"
             except ValidationError as error:
@@ -128,11 +136,23 @@ def scan_all(paths: Iterable[Path]) -> Iterator[Stored]:
             yield stored
 
 
+def lines(path: Path) -> Iterator[bytes]:
+    """Every whole line as it lies there."""
+    return _whole_lines(path, 0)
+
+
+def decode(line: bytes) -> Stored:
+    """One line. Raises ValueError if it cannot be read."""
+    return _DECODER.decode(line)
+
+
 def read(path: Path) -> Iterator[Signal]:
+    """Every signal that was not retracted."""
     offset = 0
     for line in _whole_lines(path, 0):
         try:
-            yield _Record.model_validate_json(line).signal
+            if not _is_tombstone(line):
+                yield _Record.model_validate_json(line).signal
         except ValidationError as error:
             raise _damaged(path, offset, error.errors()[0]["msg"]) from error
         offset += len(line)
@@ -191,6 +211,44 @@ def shed(path: Path) -> None:
     if not same:
         raise Damaged(f"{packed(path)} does not hold what {path.name} does", "The plain file counts and stays")
     files.remove(path)
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Puts a segment in place of itself, sealed, with ``change`` made to every line, whose length it keeps.
+
+    A torn last line, which was never acknowledged, is left out. Under the home's lock.
+    """
+    if path.exists():
+        files.write(path, _joined(change(line) for line in _whole_lines(path, 0)), files.SEALED)
+        return
+    with packed(path).open("rb") as stream:
+        size = zstandard.get_frame_parameters(stream.read(FRAME_HEAD_BYTES)).content_size
+    files.write(packed(path), _compressed(_joined(change(line) for line in _whole_lines(path, 0)), size))
+
+
+def _compressed(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj(size=size)
+    for block in blocks:
+        yield compressor.compress(block)
+    yield compressor.flush()
+
+
+def _joined(found: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines as blocks of about BLOCK_BYTES."""
+    block = bytearray()
+    for line in found:
+        block += line
+        if len(block) >= BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
+
+
+def _is_tombstone(line: bytes) -> bool:
+    try:
+        return _MARK in line and _DECODER.decode(line).retracted
+    except ValueError:
+        return False  # the model of record says what is wrong with it
 
 
 def _fingerprint(stream: BinaryIO) -> tuple[int, bytes]:

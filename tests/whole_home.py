@@ -24,8 +24,8 @@ from genome.tensors import Tensor
 DAY = 86_400.0
 POLICY = HeldOutPolicy(0.3, 150)
 BASE = "f" * 64
-COUNTS = {"accepted": 54, "pending": 5, "queued": 10, "archived": 23, "set aside": 10, "superseded": 1, "evidence": 5,
-          "rejected": 2}  # fmt: skip
+COUNTS = {"accepted": 54, "pending": 5, "queued": 10, "archived": 23, "set aside": 10, "superseded": 1, "retracted": 0,
+          "evidence": 5, "rejected": 2}  # fmt: skip
 """What `make` leaves."""
 
 

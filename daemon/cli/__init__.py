@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from daemon.cli import adapters, alerts, buffer, collect, continuous, metrics, serving, training, triggers, upkeep
+from daemon.cli import (
+    adapters,
+    alerts,
+    buffer,
+    collect,
+    continuous,
+    metrics,
+    serving,
+    signals,
+    training,
+    triggers,
+    upkeep,
+)
 from genome.errors import EXIT_INTERRUPTED, GenomeError, exit_code
 
 HELP = """A daemon that makes your own language model learn from your corrections while it keeps serving.
@@ -26,6 +38,7 @@ serving.register(app)
 upkeep.register(app)
 app.add_typer(buffer.app, name="buffer")
 app.add_typer(collect.app, name="collect")
+app.add_typer(signals.app, name="signal")
 app.add_typer(training.app, name="training")
 app.add_typer(triggers.app, name="triggers")
 app.add_typer(adapters.app, name="adapter")

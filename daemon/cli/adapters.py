@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from daemon.cli.options import HomeOption, JsonOption
 if TYPE_CHECKING:
     from genome.layout import Home
     from genome.promotions import Promotion
+    from genome.provenance import OfAdapter
 
 ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
 
@@ -22,7 +23,7 @@ app = typer.Typer(help="Which versions there are, what is served, and the way ba
 @app.command("list", epilog="Example: genome adapter list --json")
 def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
     """Every adapter; a star marks what should be served, a minus what was withdrawn."""
-    from genome import adapters, promotions, registry
+    from genome import adapters, promotions, provenance, registry
 
     at = options.existing(home)
     newest = registry.newest(at)
@@ -30,13 +31,16 @@ def list_adapters(home: HomeOption = None, json: JsonOption = False) -> None:
     withdrawn = {adapter for promotion in newest
                  for adapter in promotions.quarantined(registry.history(at, promotion.persona))}  # fmt: skip
     found = [adapters.manifest(at, str(known)) for known in adapters.list_ids(at)]
+    taints = provenance.taints(at)
     if json:
-        states = [{"served": made.id in served, "withdrawn": made.id in withdrawn} for made in found]
-        return options.answer([made.model_dump() | state for made, state in zip(found, states, strict=True)], True, "")
+        marks = [{"served": made.id in served, "withdrawn": made.id in withdrawn, "tainted": taints.get(made.id, ())}
+                 for made in found]  # fmt: skip
+        made_so = [made.model_dump(exclude={"signals"}) for made in found]
+        return options.answer([{**made, **mark} for made, mark in zip(made_so, marks, strict=True)], True, "")
     options.table(
-        ["", "adapter", "parent", "job", "trainer", "digest"],
+        ["", "adapter", "parent", "job", "trainer", "digest", "tainted"],
         [["*" if made.id in served else "-" if made.id in withdrawn else "", made.id, made.parent, made.job,
-          made.trainer, made.digest[:12]] for made in found],
+          made.trainer, made.digest[:12], f"by {len(taints[made.id])}" if made.id in taints else ""] for made in found],
     )  # fmt: skip
     return None
 
@@ -67,6 +71,7 @@ def deploy(
     elif not adapter:
         raise InvalidInput("it is not said what to deploy", "Give an adapter's id, or --path")
     promotion = actions.deploy(at, adapter, options.who(), force, reason)
+    options.warn_of_taints(at, promotion)
     text = (
         f"promotion {promotion.number} of {promotion.persona}: {adapter} is to be served; a running daemon does it now"
     )
@@ -84,7 +89,9 @@ def rollback(
     """Serve what was served before; what was withdrawn is passed over. Undo it with: genome adapter deploy ID"""
     from daemon import actions
 
-    promotion = actions.roll_back(options.existing(home), persona, options.who(), to or None, reason)
+    at = options.existing(home)
+    promotion = actions.roll_back(at, persona, options.who(), to or None, reason)
+    options.warn_of_taints(at, promotion)
     stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
     text = f"promotion {promotion.number} of {persona}: {stack}; a running daemon does it now"
     options.answer(promotion.model_dump(), json, text)
@@ -141,3 +148,41 @@ def _kind(promotion: Promotion) -> str:
     """A canary with its share, and whether nothing but a person may change it."""
     share = f" to {promotion.share:.0%}" if promotion.is_canary else ""
     return f"{promotion.kind}{share}{', pinned' if promotion.pinned else ''}"
+
+
+@app.command(epilog="Example: genome adapter blame helper-ai/typescript-v1.3")
+def blame(
+    adapter: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """Where a version came from: its parents, batch, job and verdict, and every signal it was trained on."""
+    from genome import provenance
+
+    at = options.existing(home)
+    found = provenance.of_adapter(at, adapter)
+    if json:
+        return options.answer(_blamed(at, found), True, "")
+    made, verdict = found.manifest, found.verdict
+    print(f"adapter  {made.id}, trained on {len(made.signals)} signals")
+    print(f"parents  {', '.join(found.parents) or 'none: from the base'}")
+    print(f"batch    {made.batch or '-'}, job {made.job or '-'}" + (f", from {made.origin}" if made.origin else ""))
+    print(f"verdict  {'promote: ' if verdict and verdict.promote else ''}{verdict.reason if verdict else 'not kept'}")
+    if found.tainted:
+        print(f"tainted  by {', '.join(found.tainted)}, retracted since")
+    options.table(
+        ["signal", "state", "segment", "line"],
+        [[each, place.state if place else "not there", place.path.relative_to(at.root) if place else None,
+          place.line if place else None] for each, place in found.signals],
+    )  # fmt: skip
+    return None
+
+
+def _blamed(home: Home, found: OfAdapter) -> dict[str, Any]:
+    from genome.adapters import AdapterId
+
+    places = [
+        {"id": each, **({"state": place.state, "segment": str(place.path.relative_to(home.root)), "line": place.line}
+                        if place else {"state": None})} for each, place in found.signals
+    ]  # fmt: skip
+    verdict = found.verdict.model_dump() if found.verdict else None
+    made = {**found.manifest.model_dump(exclude={"signals"}), "version": AdapterId.parse(found.manifest.id).version}
+    return {**made, "parents": found.parents, "verdict": verdict, "tainted": found.tainted, "signals": places}

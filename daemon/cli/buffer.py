@@ -25,7 +25,7 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     found = states.read_buffer(options.existing(home))
     if json:
         return options.answer(found, True, "")
-    counts = ("pending", "evidence", "queued", "archived", "set_aside", "superseded")
+    counts = ("pending", "evidence", "queued", "archived", "set_aside", "superseded", "retracted")
     options.table(
         ["persona", "domain", *counts],
         [[row["persona"], row["domain"], *(row[count] for count in counts)] for row in found["domains"]],

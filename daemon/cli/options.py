@@ -6,9 +6,10 @@ import getpass
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,9 @@ from genome import config as configuration
 from genome.config import Config
 from genome.errors import NotFound
 from genome.layout import Home, default_home
+
+if TYPE_CHECKING:
+    from genome.registry import Promotion
 
 HomeOption = Annotated[
     Path | None,
@@ -66,3 +70,14 @@ def table(columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     Console(soft_wrap=True).print(drawn)
+
+
+def warn_of_taints(home: Home, promotion: Promotion) -> None:
+    """Says on standard error what is to be served though retracted signals are in it: it may be the only way back."""
+    from genome import provenance
+
+    taints = provenance.taints(home)
+    for entry in promotion.stack:
+        if retracted := taints.get(entry.adapter):
+            said = f"{entry.adapter} was trained on {len(retracted)} retracted signals"
+            print(f"genome: {said}. genome adapter blame {entry.adapter} names them", file=sys.stderr)

@@ -169,7 +169,7 @@ def _print_status(found: dict[str, Any]) -> None:
     for row in found["buffer"]["domains"]:
         print(f"buffer   {row['persona']}/{row['domain']}: {row['pending']} pending, {row['queued']} queued, "
               f"{row['archived']} archived, {row['set_aside']} set aside, {row['superseded']} superseded, "
-              f"{row['evidence']} evidence")  # fmt: skip
+              f"{row['retracted']} retracted, {row['evidence']} evidence")  # fmt: skip
     print(f"rejected {found['buffer']['rejected_lines']} lines")
     for job in found["jobs"]:
         print(f"job      {job['job']}: {job['state']} {job['step']}/{job['steps'] or '?'}")
@@ -177,5 +177,7 @@ def _print_status(found: dict[str, Any]) -> None:
         share = f", to {persona['share']:.0%} of its sessions" if persona["share"] < 1 else ""
         pinned = ", pinned" if persona["pinned"] else ""
         print(f"served   {persona['persona']}: {', '.join(persona['stack']) or 'the base alone'}{share}{pinned}")
+        for adapter, signals in persona["tainted"].items():
+            print(f"tainted  {adapter}: trained on {len(signals)} retracted signals (genome adapter blame {adapter})")
     for said in found["daemon"].get("feedback", {}).values():
         print(f"feedback {said}")

@@ -167,6 +167,17 @@ def validate(
         raise typer.Exit(EXIT_BELOW_QUALITY)
 
 
+@app.command(epilog="Example: genome training rebuild --persona helper-ai --domain typescript")
+def rebuild(persona: PersonaOption, domain: DomainOption, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Train what is served again: without what was retracted, from the newest clean version; else from the base."""
+    from daemon import actions
+
+    batch = actions.rebuild(options.existing(home), persona, domain)
+    start = batch.parent or "the base"
+    text = f"{batch.id} trains {len(batch.rebuilds)} batches again, from {start}; a running daemon does it now"
+    options.answer({"batch": batch.id, "parent": batch.parent, "rebuilds": batch.rebuilds}, json, text)
+
+
 def _newest(home: Any) -> Any:
     from genome import jobs
     from genome.errors import NotFound

@@ -60,6 +60,7 @@ def check(view: View, found: Domain) -> Iterator[Problem]:
     for state, place in places.items():
         yield from _directories(found, state, place(*names))
     yield from _shared(found)
+    yield from _rebuilt(found)
     for state, directory, batch in found.batches:
         yield from _batch(view, found, state, directory, batch)
         found.superseded.update(batch.superseded, batch.supersedes if state == "archived" else ())
@@ -93,6 +94,16 @@ def _shared(found: Domain) -> Iterator[Problem]:
             if first != directory:
                 what = f"names {name}, which {first.parent.name}/{first.name} names too"
                 yield Problem(directory / "batch.json", what, f"A segment belongs to one batch. {BACKUP}")
+
+
+def _rebuilt(found: Domain) -> Iterator[Problem]:
+    """A rebuild has no signals but those of archived batches."""
+    archived = {batch.id for state, _, batch in found.batches if state == "archived"}
+    for state, directory, batch in found.batches:
+        absent = [old for old in batch.rebuilds if old not in archived]
+        if absent and state == "queued":
+            what = f"trains again what {absent[0]} taught, which is not archived"
+            yield Problem(directory / "batch.json", what, f"Queue another: genome training rebuild. {BACKUP}")
 
 
 def _batch(view: View, found: Domain, state: str, directory: Path, batch: Batch) -> Iterator[Problem]:
@@ -139,7 +150,9 @@ def _agrees(record: Path, batch: Batch, held: list[Contents], digest: str) -> It
         if absent:
             yield Problem(record, f"{what} names {absent[0]!r}, which is none of its signals", BACKUP)
     teaching = sum(made.teaching for made in held)
-    if (teaching, len(here) - teaching) != (batch.signals + len(batch.superseded), batch.evidence):
+    retracted = sum(int(made.retracted.sum()) for made in held)  # before it was formed, or since: then it counts them
+    fewer = batch.signals + len(batch.superseded) - teaching, batch.evidence - (len(here) - teaching - retracted)
+    if min(fewer) < 0 or sum(fewer) > retracted:
         what = f"counts {batch.signals} signals and {batch.evidence} of evidence, its segments hold others"
         yield Problem(record, what, BACKUP)
 

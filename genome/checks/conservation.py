@@ -55,12 +55,16 @@ def check(view: View, domains: list[Domain], runs: list[Run], merged: list[Run])
 
 def count(domains: list[Domain]) -> Counts:
     """Signals by the state of where they were found; each line is in one."""
-    counts: Counts = dict.fromkeys(("pending", "queued", "archived", "set aside", "superseded", "evidence"), 0)
+    counts: Counts = dict.fromkeys(
+        ("pending", "queued", "archived", "set aside", "superseded", "retracted", "evidence"), 0
+    )
     for domain in domains:
         beaten = keys.arranged([keys.of_ids(domain.persona, domain.domain, domain.superseded)])
         for made in domain.contents:
-            superseded = int(np.count_nonzero(beaten.hold(made.keys)))
-            counts["evidence"] += len(made.keys) - made.teaching
+            retracted = int(np.count_nonzero(made.retracted))
+            superseded = int(np.count_nonzero(beaten.hold(made.keys) & ~made.retracted))
+            counts["retracted"] += retracted
+            counts["evidence"] += len(made.keys) - made.teaching - retracted
             counts["superseded"] += superseded
             counts[made.state] += made.teaching - superseded
     return counts

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from genome import batches, segments
 from genome.checks import keys
 from genome.checks.problems import BACKUP, Problem, View, torn
@@ -19,6 +22,8 @@ class Contents:
     """pending, queued, archived or set aside."""
     keys: Hashes
     """[n, 2], in the order of arrival."""
+    retracted: npt.NDArray[np.bool_]
+    """Of each of them, whether only a tombstone is left."""
     teaching: int
     covered: int
     """How many of them the ledger's mark says are in its runs."""
@@ -37,6 +42,7 @@ class Place:
 def read(view: View, path: Path, state: str, place: Place, digest: Any = None) -> Contents:
     """``digest``: of the batch, fed with the ids."""
     found, covered_bytes, end = bytearray(), _covered(path, place.mark), 0
+    retracted: list[bool] = []
     teaching, covered, bad = 0, 0, []
     for end, stored in segments.examine(path, thoroughly=not view.quick):
         if isinstance(stored, str):
@@ -48,9 +54,10 @@ def read(view: View, path: Path, state: str, place: Place, digest: Any = None) -
         if digest is not None:
             digest.add(signal.id)
         found += key(place.persona, place.domain, signal.id)
+        retracted.append(stored.retracted)
         teaching += signal.teaches
         covered += covered_bytes is None or end <= covered_bytes
-    made = Contents(path, state, keys.halves(found), teaching, covered)
+    made = Contents(path, state, keys.halves(found), np.array(retracted, bool), teaching, covered)
     if bad:
         more = f", and {len(bad) - 1} lines more" if len(bad) > 1 else ""
         what = f"the line that ends at byte {bad[0][0]} cannot be read: {bad[0][1]}{more}"

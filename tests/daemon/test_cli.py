@@ -161,7 +161,8 @@ def test_rejected_lines_are_listed(genome: Callable[..., Any], filled: Home, dro
 def test_fsck_says_what_is_wrong_and_mends_it(genome: Callable[..., Any], filled: Home) -> None:
     """0 for a whole home; 8 with one line a problem; 10 once all is repaired, then 0 again."""
     assert genome("fsck") == (0, "30 signals accepted = 30 pending + 0 queued + 0 archived + 0 set aside + "
-                                 "0 superseded + 0 evidence\n0 lines rejected\nthe home is whole\n", "")  # fmt: skip
+                                 "0 superseded + 0 retracted + 0 evidence\n0 lines rejected\n"
+                                 "the home is whole\n", "")  # fmt: skip
     left = filled.jobs / ".unfinished-x"
     left.mkdir()
     code, out, _ = genome("fsck")

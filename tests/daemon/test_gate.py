@@ -14,7 +14,7 @@ from daemon import exam, orders, planner
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.worker_client import Question
-from genome import batches, curriculum, files, jobs, pending, registry
+from genome import batches, curriculum, files, jobs, pending, provenance, registry, retraction
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake, Rung
@@ -244,6 +244,55 @@ async def test_nothing_is_lost_a_little_at_a_time(home: Home, candidate: Any) ->
     failed = [finding for finding in verdict.findings if not finding.passed]
     assert [(each.name, each.against) for each in failed] == [("retention/recall/best", "helper/git-v1.0")]
     assert registry.stack_of(home, "helper")[0].adapter == "helper/git-v1.1"
+
+
+@pytest.mark.parametrize("when", ["while it is judged", "after the verdict"])
+async def test_a_candidate_is_not_promoted_once_its_signal_was_retracted(
+    home: Home, candidate: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whatever it learned. Its batch is ordered again without the signal."""
+    directory, batch = await candidate(0)
+    taken_back = curriculum.training_part(home, batch)[3].id
+    loop = gate(home, Worker(learns))
+    act = "_judge" if when == "while it is judged" else "_record"
+    original = getattr(Gate, act)
+
+    async def judged(self: Gate, *arguments: Any) -> Any:
+        found = await original(self, *arguments)
+        retraction.retract(home, taken_back, "not mine", NOW)
+        return found
+
+    def recorded(self: Gate, *arguments: Any) -> Any:
+        found = original(self, *arguments)
+        retraction.retract(home, taken_back, "not mine", NOW)
+        return found
+
+    monkeypatch.setattr(Gate, act, judged if act == "_judge" else recorded)
+    with files.locked(home.daemon_lock, "a daemon"):  # with none running the verb ends the job itself
+        await loop.step()
+    assert registry.current(home, "helper") is None and batches.archived(home, "helper", "git") == []
+    assert planner.unordered(home) == [batch]
+    again = orders.order(home, CONFIG.model_copy(update={"training": CONFIG.training.model_copy(
+        update={"trainer": "torch"})}), batch, home.root, "f" * 64)  # fmt: skip
+    assert again.id != directory.id and again.attempt == 1
+    assert taken_back not in {example.id for example in jobs.read_examples(jobs.find(home, again.id).examples)}
+
+
+async def test_a_rebuild_must_only_keep_what_was_known(home: Home, candidate: Any) -> None:
+    """It teaches nothing new, so it is not asked whether it learned; a version without the signal serves in the end."""
+    _, batch = await candidate(0)
+    await gate(home, Worker(learns)).step()
+    taken_back = curriculum.training_part(home, batch)[3].id
+    retraction.retract(home, taken_back, "not mine", NOW)
+    (rebuild,) = batches.queued(home, "helper", "git")
+    assert rebuild.rebuilds == (batch.id,)
+    config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"trainer": "torch"})})
+    job = orders.order(home, config, rebuild, home.root, "f" * 64)
+    await runner(home, "works").step()
+    verdict = await promoted(home, jobs.find(home, job.id), learns)
+    assert verdict.promote and {finding.name.partition("/")[0] for finding in verdict.findings} == {"retention"}
+    serving = registry.stack_of(home, "helper")[0].adapter
+    assert provenance.tainted(home, serving) == () and provenance.tainted(home, "helper/git-v1.0") == (taken_back,)
 
 
 async def test_the_users_own_questions_are_asked(home: Home, candidate: Any) -> None:

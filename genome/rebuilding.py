@@ -1,0 +1,94 @@
+"""Rebuilding: to train again what a version knew, from the newest ancestor that is clean, or from the base.
+
+A version that was trained on a retracted signal cannot unlearn it exactly; it can be made again without it (retraining
+from the last clean checkpoint, as in Bourtoule et al., Machine Unlearning, 2021). The rebuild is a batch like any
+other, but it has no segments: it names the archived batches whose signals it trains again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genome import adapters, batches, curriculum, provenance, registry
+from genome.adapters import AdapterId
+from genome.batches import Batch
+from genome.layout import Home
+
+
+@dataclass(frozen=True)
+class Plan:
+    parent: str | None
+    """The version to go on from; None: the base."""
+    again: tuple[Batch, ...]
+    """Archived batches that it, and its ancestors, were not trained on."""
+
+    def is_of(self, batch: Batch) -> bool:
+        return (batch.parent, batch.rebuilds) == (self.parent, tuple(old.id for old in self.again))
+
+
+def plan(home: Home, persona: str, domain: str) -> Plan:
+    """What brings the served version of a domain up again. Where that is clean, all is trained anew from the base.
+
+    A batch whose versions were all left behind by a rollback is not brought back: only what is served is rebuilt. Where
+    no version is served, that is every archived batch but those of quarantined versions.
+    """
+    known, taints = provenance.versions(home), provenance.taints(home)
+    served = serving(home, persona, domain)
+    parent = None
+    if served in taints:
+        there = {str(each) for each in adapters.list_ids(home, persona)}
+        lineage = provenance.chain(known, served)
+        parent = next((each for each in lineage if each in there and each not in taints), None)
+    trained = provenance.batches_of(home, known, parent) if parent else set()
+    left = _left_behind(home, persona, domain, served)
+    archived = batches.archived(home, persona, domain)
+    return Plan(parent, tuple(old for old in archived if old.id not in trained | left))
+
+
+def queue(home: Home, persona: str, domain: str, reason: str, now: float) -> Batch | None:
+    """Queues the rebuild of a domain in place of any that waits. None: nothing is left to train. Under the home's lock.
+
+    Doing it again while nothing changed gives the one that waits.
+    """
+    wanted = plan(home, persona, domain)
+    for old in standing(home, persona, domain):
+        if wanted.is_of(old) and teaches(home, wanted):
+            return old
+        batches.set_aside(home, old, "another rebuild took its place")
+    if not teaches(home, wanted):
+        return None
+    return batches.form_rebuild(home, list(wanted.again), wanted.parent, reason, now)
+
+
+def standing(home: Home, persona: str, domain: str) -> list[Batch]:
+    """Rebuilds that are queued: one, or two where a crash came between."""
+    return [batch for batch in batches.queued(home, persona, domain) if batch.rebuilds]
+
+
+def lost(home: Home, batch: Batch) -> set[str]:
+    """Ids of batches the served version was trained on, and a rebuild was not: promoted after it was queued."""
+    known, served = provenance.versions(home), serving(home, batch.persona, batch.domain)
+    trained = provenance.batches_of(home, known, batch.parent) if batch.parent else set()
+    archived = {old.id for old in batches.archived(home, batch.persona, batch.domain)}
+    return archived & provenance.batches_of(home, known, served) - trained - set(batch.rebuilds)
+
+
+def teaches(home: Home, wanted: Plan) -> bool:
+    """Whether anything is left to train."""
+    return any(curriculum.training_part(home, batch) for batch in wanted.again)
+
+
+def serving(home: Home, persona: str, domain: str) -> str:
+    """The version of a domain that is served, or is to take over; empty: none."""
+    parsed = (AdapterId.parse(entry.adapter) for entry in registry.stack_of(home, persona))
+    return next((str(each) for each in parsed if (each.persona, each.domain) == (persona, domain)), "")
+
+
+def _left_behind(home: Home, persona: str, domain: str, served: str) -> set[str]:
+    """Ids of batches whose versions are all known, and none of them is served or an ancestor of what is."""
+    known = provenance.versions(home)
+    if not served:
+        withdrawn = {each for promotion in registry.history(home, persona) for each in promotion.quarantined}
+        return {made.batch for each in withdrawn if (made := known.get(each)) and made.batch}
+    mine = (made for each, made in known.items() if AdapterId.parse(each).persona == persona)
+    return {made.batch for made in mine if made.batch} - provenance.batches_of(home, known, served)

@@ -1,0 +1,104 @@
+"""A home in which versions were trained, one on the other, by jobs the daemon's own code orders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import whole_home
+from fixed import NOW
+
+from daemon import orders
+from genome import adapters, batches, jobs, registry
+from genome.batches import Batch, HeldOutPolicy
+from genome.buffer import Buffer
+from genome.config import Config, Intake
+from genome.jobs import Event, JobDirectory, Result
+from genome.layout import Home
+from genome.lines import from_signal
+from genome.quality import Verdict
+
+CONFIG = Config.model_validate(
+    {"base": "base", "gate": {"anchors": 0, "min_held_out": 2},
+     "training": {"trainer": "torch", "anchor_weight": 0, "replay_fraction": 0.25}}
+)  # fmt: skip
+POLICY = HeldOutPolicy(0.3, 150)
+PERSONA, DOMAIN = "helper", "git"
+
+
+@dataclass
+class TrainedHome:
+    home: Home
+    days: int = 0
+
+    def accept(self, lines: Iterable[Any]) -> None:
+        into = Buffer(self.home, Intake())
+        into.load()
+        into.accept([from_signal(line) for line in lines], NOW + self.days * whole_home.DAY)
+        into.flush()
+
+    def batch(self, lines: Iterable[Any]) -> Batch:
+        """A queued batch."""
+        self.days += 1
+        self.accept(lines)
+        made = batches.form(self.home, PERSONA, DOMAIN, "test", NOW + self.days * whole_home.DAY, POLICY)
+        assert made is not None
+        return made
+
+    def order(self, batch: Batch) -> JobDirectory:
+        return jobs.find(self.home, orders.order(self.home, CONFIG, batch, Path("base"), whole_home.BASE).id)
+
+    def train(self, directory: JobDirectory) -> str:
+        """The candidate of a job, installed as the runner does it."""
+        job = directory.job()
+        directory.record(Event(event="started"))
+        examples = jobs.read_examples(directory.examples)
+        described = {
+            "id": str(adapters.next_id(self.home, job.persona, job.domain)), "base_fingerprint": whole_home.BASE,
+            "parent": job.parent, "batch": job.batch, "job": job.id, "created": int(time.time() * 1000),
+            "signals": tuple(example.id for example in examples if not example.anchor),
+        }  # fmt: skip
+        made = adapters.install(self.home, whole_home.weights(len(adapters.list_ids(self.home))), "base", described)
+        Result(adapter=made.id).write(directory.result_file)
+        return made.id
+
+    def judge(self, directory: JobDirectory, promote: bool = True) -> None:
+        job, candidate = directory.job(), (directory.result() or Result()).adapter or ""
+        Verdict(job=job.id, candidate=candidate, incumbent=(), promote=promote, reason="test", findings=(),
+                created=0).write(directory.verdict_file)  # fmt: skip
+        batch = batches.find(self.home, job.batch)
+        if promote:
+            registry.promote(self.home, candidate, NOW, "better", job.id)
+            batches.archive(self.home, batch)
+        else:
+            batches.set_aside(self.home, batch, "worse")
+        jobs.complete(self.home, directory)
+
+    def turn(self, lines: Iterable[Any], promote: bool = True) -> str:
+        """Signals to their verdict; the version's id."""
+        return self.carry_through(self.batch(lines), promote)
+
+    def carry_through(self, batch: Batch, promote: bool = True) -> str:
+        directory = self.order(batch)
+        made = self.train(directory)
+        self.judge(directory, promote)
+        return made
+
+
+def texts(home: Home, wanted: bytes) -> list[Path]:
+    """Files of a home, but the inbox, that hold some text, unpacked where they are compressed."""
+    import zstandard
+
+    found = []
+    for path in sorted(home.root.rglob("*")):
+        if not path.is_file() or path.is_relative_to(home.inbox):
+            continue
+        data = path.read_bytes()
+        if path.suffix == ".zst":
+            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        if wanted in data:
+            found.append(path)
+    return found

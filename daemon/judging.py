@@ -51,13 +51,13 @@ Sides = tuple[dict[str, Observed], dict[str, Observed]]
 
 async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, contest: Contest) -> tuple[Verdict, Scores]:
     """Scores both stacks on the same questions."""
-    bar, pairs, findings = config.gate.bar(), None, list[Finding]()
+    bar, pairs, findings = config.gate.bar(job.attempt), None, list[Finding]()
     seen: dict[str, Sides] = {}
     if contest.must_learn:
         findings.append(quality.enough_evidence(len(exam.held_out), config.gate.min_held_out))
         if findings[0].passed:
             pairs = Paired(*[await _scored(worker, exam.held_out, stack) for stack in contest.stacks])
-            findings += _new(exam, pairs, config)
+            findings += _new(exam, pairs, config, bar)
     if pairs is not None or not contest.must_learn:
         for old in exam.old:
             incumbent, candidate = [await observed(worker, old, stack, config) for stack in contest.stacks]
@@ -81,9 +81,9 @@ async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, cont
     return verdict, Scores(adapter=verdict.candidate, incumbent=verdict.incumbent, before=before, after=after)
 
 
-def _new(exam: Exam, pairs: Paired, config: Config) -> list[Finding]:
+def _new(exam: Exam, pairs: Paired, config: Config, bar: quality.Bar) -> list[Finding]:
     """Whether it learned what it was to learn, and is good enough at it."""
-    found = [quality.learned(pairs, config.gate.bar())]
+    found = [quality.learned(pairs, bar)]
     if config.gate.min_quality:
         own = {asked.id: each.own.observed for asked, each in zip(exam.held_out, pairs.candidate, strict=True)}
         found.append(quality.good_enough("the held-out questions", own, config.gate.min_quality))

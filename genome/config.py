@@ -100,6 +100,10 @@ class Training(Section, TrainingSettings):
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
 
 
+FIRST_TRY = 0.8
+"""Of the error that is allowed in saying that something was learned; what is left is for all rungs of the ladder."""
+
+
 class Rung(Section):
     """What differs when a refused batch is tried again."""
 
@@ -147,8 +151,16 @@ class Gate(Section):
     ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=3.0))
     """How a refused batch is tried again, one after the other, before it is set aside."""
 
-    def bar(self) -> Bar:
-        return Bar(self.confidence, self.min_retention, self.expected_gain, self.power)
+    def bar(self, attempt: int = 1) -> Bar:
+        """What the candidate of a batch's so-manieth try must show.
+
+        A batch that teaches nothing has as many chances as tries, so the tries share one rate of error: the first has
+        most of it.
+        """
+        error = 1 - self.confidence
+        if self.ladder:
+            error *= FIRST_TRY if attempt == 1 else (1 - FIRST_TRY) / len(self.ladder)
+        return Bar(self.confidence, self.min_retention, self.expected_gain, self.power, 1 - error)
 
 
 class Endpoint(Section):

@@ -89,17 +89,19 @@ class Bar:
     """What a candidate must show."""
 
     confidence: float
-    """Of every bound, one-sided."""
+    """Of the bounds on what is kept, one-sided."""
     retention: float
     """Candidate ÷ incumbent, and ÷ the best so far."""
     gain: float
     """Nats a token that are worth detecting."""
     power: float
     """Probability that such a gain is detected."""
+    learned: float
+    """Confidence of the bound on what was learned."""
 
     def questions(self, spread: float = TYPICAL_SPREAD) -> int:
         """Held-out questions that are enough to tell whether it learned."""
-        return evidence.questions_needed(spread, self.gain, self.confidence, self.power)
+        return evidence.questions_needed(spread, self.gain, self.learned, self.power)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def learned(pairs: Paired, bar: Bar) -> Finding:
     """
     gains = np.array([after.contrast - before.contrast for before, after in
                       zip(pairs.incumbent, pairs.candidate, strict=True)])  # fmt: skip
-    bounds, spread = evidence.mean(gains, bar.confidence), float(gains.std(ddof=1))
+    bounds, spread = evidence.mean(gains, bar.learned), float(gains.std(ddof=1))
     needed = bar.questions(spread) if spread else 0
     passed = bounds.low > 0
     undecided = not passed and bounds.high >= bar.gain and len(gains) < needed

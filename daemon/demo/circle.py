@@ -191,6 +191,7 @@ def _prepare(settings: Settings, taught: Material) -> tuple[Home, Config]:
         f"base = {json.dumps(str(bases.resolve(base)))}\n\n"
         f'[worker]\ndtype = "float32"\n\n'
         f"[triggers.threshold]\nmin_examples = {len(taught.lines)}\n\n"
+        f"[gate]\nladder = []\n\n"  # one turn, one try
         f"[training]\ntrainer = {json.dumps(settings.trainer)}\n{training}"
     )
     return home, config.load(home)

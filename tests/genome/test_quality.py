@@ -8,7 +8,7 @@ from genome import quality
 from genome.quality import Bar, OldSet, Paired
 from genome.scores import AnswerScore, QuestionScore
 
-BAR = Bar(confidence=0.95, retention=0.95, gain=0.25, power=0.8)
+BAR = Bar(confidence=0.95, retention=0.95, gain=0.25, power=0.8, learned=0.95)
 
 
 def answer(per_token: float, tokens: int = 10, greedy: int = 5) -> AnswerScore:

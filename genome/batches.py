@@ -80,8 +80,9 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
     # What is sealed does not change, so intake goes on while it is looked at. A retraction alone changes it.
     retractions = tombstones.known(home, persona, domain)
     found = list(segments.scan_all(home.pending(persona, domain) / name for name in names))
+    waiting = queued(home, persona, domain)  # first: one that is promoted meanwhile is then seen twice, not never
     ended = archived(home, persona, domain)
-    earlier = (*ended, *queued(home, persona, domain))
+    earlier = (*ended, *waiting)
     lost = contradictions.find(found, (stored for batch in earlier for stored in _stored(home, batch)))
     teaching = [stored.signal for stored in found if stored.signal.teaches and stored.signal.id not in lost.here]
     held_out = hold_out(teaching, policy)
@@ -103,7 +104,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
             evidence=sum(not stored.signal.teaches and not stored.retracted for stored in found),
             superseded=tuple(sorted(lost.here)),
             supersedes=tuple(sorted(lost.earlier)),
-            graduates=_graduates(home, ended, {line.question for line in teaching}, lost.earlier),
+            graduates=_graduates(home, (ended, earlier), {line.question for line in teaching}, lost.earlier),
             digest=ids,
             reason=reason,
             created=int(now * 1000),
@@ -133,9 +134,15 @@ def form_rebuild(home: Home, again: list[Batch], parent: str | None, reason: str
     return batch
 
 
-def _graduates(home: Home, ended: list[Batch], asked: set[bytes], lost: frozenset[str]) -> tuple[str, ...]:
-    """Held-out signals of promoted batches that none trained since, but for questions that are asked anew."""
-    trained = {signal for batch in ended for signal in (*batch.graduates, *batch.supersedes, *batch.superseded)}
+def _graduates(
+    home: Home, before: tuple[list[Batch], tuple[Batch, ...]], asked: set[bytes], lost: frozenset[str]
+) -> tuple[str, ...]:
+    """Held-out signals of promoted batches that none trained since, but for questions that are asked anew.
+
+    ``before``: promoted batches, and these with the ones that still wait, which train what they name.
+    """
+    ended, earlier = before
+    trained = {signal for batch in earlier for signal in (*batch.graduates, *batch.supersedes, *batch.superseded)}
     measured = {signal for batch in ended for signal in batch.held_out} - trained - lost
     if not measured:
         return ()

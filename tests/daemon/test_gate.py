@@ -229,6 +229,29 @@ async def test_what_was_held_out_is_trained_with_the_next_batch(home: Home, cand
     assert set(third.graduates) == set(second.held_out)
 
 
+async def test_two_batches_that_wait_do_not_both_train_what_was_held_out(home: Home, candidate: Any) -> None:
+    """The second is formed before the first is judged; if the first is refused, a later one trains it after all."""
+    _, first = await candidate(0)
+    await gate(home, Worker(learns)).step()
+    directory, second = await candidate(100)
+    into = Buffer(home, Intake())
+    into.load()
+    into.accept([from_signal(signal_of(home, first, number)) for number in range(200, 240)], NOW)
+    third = batches.form(home, "helper", "git", "test", NOW, POLICY)
+    assert third is not None and set(second.graduates) == set(first.held_out) and third.graduates == ()
+    assert not (await promoted(home, directory, learns_style)).promote
+    batches.release(home, third)
+    again = batches.form(home, "helper", "git", "test", NOW, POLICY)
+    assert again is not None and set(again.graduates) == set(first.held_out)
+
+
+def signal_of(home: Home, batch: Batch, number: int) -> Any:
+    """A signal like those of a batch, with another question."""
+    like = next(batches.signals(home, batch))
+    return like.model_copy(update={"id": f"new {number}", "input": f"question {number}",
+                                   "correct_output": f"answer {number}"})  # fmt: skip
+
+
 async def test_nothing_is_lost_a_little_at_a_time(home: Home, candidate: Any) -> None:
     """0.96 of each predecessor passes once: the second is held against the best there was, not the last."""
     tokens = {"": 100, "helper/git-v1.0": 100, "helper/git-v1.1": 97, "helper/git-v1.2": 94}

@@ -55,6 +55,8 @@ max_starts = 1000000
 [gate]
 min_held_out = 2
 anchors = 0
+ladder = []
+undecided = "refuse"
 """
 
 

@@ -8,6 +8,7 @@ its chat template puts a user's words (Magpie, arXiv:2406.08464).
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import anyio
@@ -87,7 +88,8 @@ async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoRes
             if asked.strip() and prompt not in found:
                 answer = await continue_text(prompt, SEED + 2 * index + 1, [])
                 if answer.strip():
-                    found[prompt] = Anchor(id=f"anchor-{index:04d}", prompt=prompt, answer=answer)
+                    digest = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
+                    found[prompt] = Anchor(id=f"anchor-{digest}", prompt=prompt, answer=answer)
 
     async with anyio.create_task_group() as group:
         for index in range(config.gate.anchors):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ def write(home: Home, config: Config, job: Job, batch: Batch, incumbent: Stack) 
     """Everything the candidate of ``job`` is to be asked."""
     kept_out = curriculum.held_out_part(home, batch)
     held_out = contrast_questions([] if batch.rebuilds else kept_out, config.gate.contrast_answers)
-    _, judging = anchors.split(anchors.read(home, job.base_fingerprint))
+    _, judging = anchors.split(anchors.read(home, job.base_fingerprint)[: config.gate.anchors])
     own = [Question(id=anchor.id, answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]
     again = OldQuestions("held out", tuple(map(question, kept_out)) if batch.rebuilds else ())
     sets = [
@@ -66,7 +67,7 @@ def contrast_questions(held_out: Sequence[Signal], others: int) -> list[Question
     """Each signal's own answer, then answers of ``others`` other questions that differ from it: chosen by hash."""
     asked = []
     answers = {signal.correct_output or "" for signal in held_out}
-    for signal in held_out:
+    for signal in {signal.question: signal for signal in held_out}.values():  # the same twice is no more evidence
         own = signal.correct_output or ""
         ranked = sorted(answers - {own}, key=lambda answer: hashlib.sha256(f"{signal.id} {answer}".encode()).digest())
         asked.append(question(signal, tuple(ranked[:others])))
@@ -80,7 +81,7 @@ def question(signal: Signal, others: tuple[str, ...] = ()) -> Question:
 def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[OldQuestions]:
     count = config.gate.recall_examples
     known = curriculum.reserve(curriculum.taught_before(home, batch), count)
-    found = [OldQuestions("recall", tuple(map(question, known)))]
+    found = [OldQuestions(f"recall/{batch.domain}", tuple(map(question, known)))]
     served = {(parsed.persona, parsed.domain) for parsed in (AdapterId.parse(entry.adapter) for entry in incumbent)}
     for persona, domain in sorted(served - {(batch.persona, batch.domain)}):
         if persona == batch.persona:
@@ -99,6 +100,8 @@ def golden(home: Home, config: Config, batch: Batch) -> list[OldQuestions]:
                     measure, asked = _golden(line, config.gate.golden_measure, batch)
                 except (InvalidInput, InvalidConfig, ValueError) as error:
                     raise InvalidInput(f"{path}:{number}: {error}", "docs/gate.md shows golden lines") from None
+                if any(asked.id == other.id for other in sets.get(measure, [])):
+                    raise InvalidInput(f"{path}:{number}: this question is there twice", "Remove one of them")
                 sets.setdefault(measure, []).append(asked)
     return [OldQuestions(f"golden/{measure}", tuple(asked), measure) for measure, asked in sorted(sets.items())]
 
@@ -110,10 +113,24 @@ def _golden(line: bytes, default: str, batch: Batch) -> tuple[str, Question]:
     measure = str(value.get("measure", "regex" if "pattern" in value else default))
     if measure not in (*measures.SCORED, measures.JUDGE):
         measures.find(measure)
-    expected = str(value.get("pattern", "")) if measure == "regex" else ""
     plain = {key: each for key, each in value.items() if key not in OWN_FIELDS}
-    if measure in ("regex", "json_valid"):
-        plain.setdefault("correctOutput", expected or "{}")
-    signal = from_object(plain | {"type": "import"}, Defaults(0, batch.persona, batch.domain))
-    asked = question(signal)
-    return measure, Question(id=asked.id, answers=(expected,) if expected else asked.answers, turns=asked.turns)
+    if measure == "regex":
+        plain["correctOutput"] = _pattern(value)
+    elif measure == "json_valid":
+        plain.setdefault("correctOutput", "{}")
+    # Of whichever domain the batch is, the question is the same.
+    signal = from_object(plain | {"type": "import", "domain": "golden"}, Defaults(0, batch.persona))
+    if measure == "json_equal":
+        json.loads(signal.correct_output or "")
+    return measure, question(signal)
+
+
+def _pattern(value: dict[str, Any]) -> str:
+    pattern = value.get("pattern")
+    if not isinstance(pattern, str) or not pattern:
+        raise InvalidInput("the measure regex needs a pattern")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InvalidInput(f"pattern is no regular expression: {error}") from None
+    return pattern

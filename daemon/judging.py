@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -15,10 +16,11 @@ from daemon.exam import Exam, OldQuestions
 from daemon.worker_client import Question, WorkerClient
 from genome import measures, quality, scores
 from genome.config import Config
+from genome.errors import InvalidAdapter, InvalidInput
 from genome.jobs import Job
 from genome.promotions import Stack
 from genome.quality import Finding, OldSet, Paired, Verdict
-from genome.scores import Observed, QuestionScore, Scores
+from genome.scores import AnswerScore, Observed, QuestionScore, Scores
 from genome.v1 import inference_pb2 as pb
 
 AT_ONCE = 8
@@ -36,6 +38,8 @@ class Contest:
     stack: Stack
     known: tuple[Scores, ...] = ()
     """Of the versions that served before."""
+    examples: int = 0
+    """Signals of the batch that teach."""
     must_learn: bool = True
     """False: it was trained again on what was known, and has only to keep that."""
 
@@ -52,17 +56,16 @@ Sides = tuple[dict[str, Observed], dict[str, Observed]]
 async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, contest: Contest) -> tuple[Verdict, Scores]:
     """Scores both stacks on the same questions."""
     bar, pairs, findings = config.gate.bar(job.attempt), None, list[Finding]()
-    seen: dict[str, Sides] = {}
     if contest.must_learn:
-        findings.append(quality.enough_evidence(len(exam.held_out), config.gate.min_held_out))
+        asked, sides = await _both(worker, exam.held_out, contest)
+        findings.append(quality.enough_evidence(len(asked), config.gate.min_held_out))
         if findings[0].passed:
-            pairs = Paired(*[await _scored(worker, exam.held_out, stack) for stack in contest.stacks])
-            findings += _new(exam, pairs, config, bar)
-    if pairs is not None or not contest.must_learn:
-        for old in exam.old:
-            incumbent, candidate = [await observed(worker, old, stack, config) for stack in contest.stacks]
-            seen[old.name] = incumbent, candidate
-            findings += _kept(old.name, seen[old.name], contest, bar)
+            pairs = Paired(*(tuple(QuestionScore(found[0], found[1:]) for found in side) for side in sides))
+            findings += _new(asked, pairs, config, bar)
+    seen: dict[str, Sides] = {}
+    for old in exam.old:
+        seen[old.name] = await observed(worker, old, contest, config)
+        findings += _kept(old.name, seen[old.name], contest, bar)
     decided = quality.decide(findings, config.gate.undecided)
     verdict = Verdict(
         job=job.id,
@@ -71,6 +74,7 @@ async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, cont
         promote=decided.promote,
         undecided=decided.undecided,
         needed=decided.needed,
+        examples=contest.examples,
         reason=decided.reason,
         findings=tuple(findings),
         before=quality.measures([each.own for each in pairs.incumbent]) if pairs else None,
@@ -81,11 +85,11 @@ async def judge(config: Config, worker: WorkerClient, job: Job, exam: Exam, cont
     return verdict, Scores(adapter=verdict.candidate, incumbent=verdict.incumbent, before=before, after=after)
 
 
-def _new(exam: Exam, pairs: Paired, config: Config, bar: quality.Bar) -> list[Finding]:
+def _new(held_out: list[Question], pairs: Paired, config: Config, bar: quality.Bar) -> list[Finding]:
     """Whether it learned what it was to learn, and is good enough at it."""
     found = [quality.learned(pairs, bar)]
     if config.gate.min_quality:
-        own = {asked.id: each.own.observed for asked, each in zip(exam.held_out, pairs.candidate, strict=True)}
+        own = {asked.id: each.own.observed for asked, each in zip(held_out, pairs.candidate, strict=True)}
         found.append(quality.good_enough("the held-out questions", own, config.gate.min_quality))
     return found
 
@@ -99,18 +103,47 @@ def _kept(name: str, sides: Sides, contest: Contest, bar: quality.Bar) -> list[F
     return found
 
 
-async def observed(worker: WorkerClient, old: OldQuestions, stack: Stack, config: Config) -> dict[str, Observed]:
-    """What one stack gives on a set of old questions, by question."""
+async def observed(worker: WorkerClient, old: OldQuestions, contest: Contest, config: Config) -> Sides:
+    """What both stacks give on a set of old questions."""
     if old.measure in measures.SCORED:
-        found = [own for (own, *_) in await worker.score(old.questions, stack)]
+        asked, sides = await _both(worker, old.questions, contest)
         likelihood = old.measure == "likelihood"
-        return {
-            asked.id: (math.exp(score.per_token), 1.0) if likelihood else score.observed
-            for asked, score in zip(old.questions, found, strict=True)
-        }
-    answers = await _answers(worker, old.questions, stack)
-    values = await _valued(old, answers, config)
-    return {asked.id: (value, 1.0) for asked, value in zip(old.questions, values, strict=True)}
+        incumbent, candidate = (
+            {
+                each.id: (math.exp(own.per_token), 1.0) if likelihood else own.observed
+                for each, (own, *_) in zip(asked, side, strict=True)
+            }
+            for side in sides
+        )
+        return incumbent, candidate
+    values = [await _valued(old, await _answers(worker, old.questions, stack), config) for stack in contest.stacks]
+    incumbent, candidate = (
+        {each.id: (value, 1.0) for each, value in zip(old.questions, side, strict=True)} for side in values
+    )
+    return incumbent, candidate
+
+
+async def _both(
+    worker: WorkerClient, questions: Sequence[Question], contest: Contest
+) -> tuple[list[Question], list[list[tuple[AnswerScore, ...]]]]:
+    """The questions that can be asked, and both stacks' scores of them. One longer than the context cannot."""
+    found = [await _scored(worker, questions, stack) for stack in contest.stacks]
+    kept = [index for index in range(len(questions)) if all(side[index] for side in found)]
+    return [questions[index] for index in kept], [[side[index] or () for index in kept] for side in found]
+
+
+async def _scored(
+    worker: WorkerClient, questions: Sequence[Question], stack: Stack
+) -> list[tuple[AnswerScore, ...] | None]:
+    try:
+        return [*await worker.score(questions, stack)]
+    except InvalidAdapter:
+        raise
+    except InvalidInput:
+        if len(questions) == 1:
+            return [None]
+    middle = len(questions) // 2
+    return [*await _scored(worker, questions[:middle], stack), *await _scored(worker, questions[middle:], stack)]
 
 
 async def _valued(old: OldQuestions, answers: list[str], config: Config) -> list[float]:
@@ -119,12 +152,12 @@ async def _valued(old: OldQuestions, answers: list[str], config: Config) -> list
     if old.measure == measures.JUDGE:
         endpoint = ChatEndpoint.of(config.endpoint)
         return [await grader.grade(endpoint, asked.turns, asked.answers[0], answer) for asked, answer in pairs]
-    measure = await anyio.to_thread.run_sync(measures.find, old.measure)
-    return [measure(answer, asked.answers[0]) for asked, answer in pairs]
 
+    def measured() -> list[float]:
+        measure = measures.find(old.measure)
+        return [measure(answer, asked.answers[0]) for asked, answer in pairs]
 
-async def _scored(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> tuple[QuestionScore, ...]:
-    return tuple(QuestionScore(found[0], found[1:]) for found in await worker.score(asked, stack))
+    return await anyio.to_thread.run_sync(measured)  # a scorer of one's own may be slow
 
 
 async def _answers(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> list[str]:

@@ -29,14 +29,18 @@ from genome.layout import Home
 from genome.quality import Verdict
 from genome.signals import Signal
 
+GROWTH = 1.25
+"""× the examples of a batch that could not be judged: with fewer new ones it would be trained again for nothing."""
+
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
     """Seals what is pending into a batch; also `genome buffer flush`."""
     gate = config.gate
     with files.locked(home.lock):  # the gate moves what has ended
         spread = verdicts.Newest(home).spread(persona, domain)
-    questions = gate.bar().questions(spread or quality.TYPICAL_SPREAD)
-    policy = HeldOutPolicy(gate.held_out_fraction, questions, gate.min_held_out)
+    # A candidate that changed little shows little spread, and the next may change much.
+    questions = gate.bar().questions(max(spread or quality.TYPICAL_SPREAD, quality.TYPICAL_SPREAD / 2))
+    policy = HeldOutPolicy(gate.held_out_fraction, max(questions, gate.min_held_out), gate.min_held_out)
     return batches.form(home, persona, domain, reason, time.time(), policy)
 
 
@@ -44,7 +48,7 @@ def wanted(config: Config, last: Verdict | None) -> int:
     """Examples that must wait before a domain is tried again, by its newest verdict: 0 unless that could not tell."""
     if last is None or last.promote or not last.undecided:
         return 0
-    return math.ceil(last.needed / config.gate.held_out_fraction)
+    return max(math.ceil(last.needed / config.gate.held_out_fraction), math.ceil(GROWTH * last.examples))
 
 
 def fewest(config: Config) -> int:
@@ -98,6 +102,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
+        replaces=lines.get((batch.persona, batch.domain)),
         trainer=catalog.resolve(config.training.trainer),
         base=str(base[0]),
         base_fingerprint=base[1],
@@ -132,7 +137,7 @@ def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: 
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
         yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
-        training, _ = anchors.split(anchors.read(home, fingerprint))
+        training, _ = anchors.split(anchors.read(home, fingerprint)[: config.gate.anchors])
         for anchor in training:
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
         for signal in curriculum.neighbours(

@@ -86,7 +86,7 @@ def form(home: Home, persona: str, domain: str, reason: str, now: float, policy:
     lost = contradictions.find(found, (stored for batch in earlier for stored in _stored(home, batch)))
     teaching = [stored.signal for stored in found if stored.signal.teaches and stored.signal.id not in lost.here]
     held_out = hold_out(teaching, policy)
-    if not teaching or len(held_out) < policy.at_least:
+    if not teaching or _questions(teaching, held_out) < policy.at_least:
         return None
     ids = hashlib.sha256("\n".join(stored.signal.id for stored in found).encode()).hexdigest()
     with files.locked(home.lock):
@@ -305,7 +305,12 @@ def _pending(home: Home, persona: str, domain: str) -> list[Line]:
 
 def _enough(lines: list[Line], policy: HeldOutPolicy) -> bool:
     teaching = [line for line in lines if line.teaches]
-    return bool(teaching) and len(hold_out(teaching, policy)) >= policy.at_least
+    return bool(teaching) and _questions(teaching, hold_out(teaching, policy)) >= policy.at_least
+
+
+def _questions(lines: Iterable[Line], chosen: set[str]) -> int:
+    """How many different ones the chosen signals ask: the same one twice is no more evidence."""
+    return len({line.question for line in lines if line.id in chosen})
 
 
 def _stored(home: Home, batch: Batch) -> Iterator[Stored]:

@@ -21,9 +21,7 @@ def training_part(home: Home, batch: Batch) -> list[Signal]:
         lost = superseded(home, batch.persona, batch.domain)
         again = {signal.id: signal for old in batches.rebuilt(home, batch) for signal in training_part(home, old)}
         return [signal for signal in again.values() if signal.question not in asked and signal.id not in lost]
-    kept_out = {*batch.held_out, *batch.superseded}
-    own = [signal for signal in batches.signals(home, batch) if signal.teaches and signal.id not in kept_out]
-    return [*own, *_graduates(home, batch)]
+    return [*_own(home, batch), *_graduates(home, batch)]
 
 
 def held_out_part(home: Home, batch: Batch) -> list[Signal]:
@@ -56,19 +54,24 @@ def replay_part(home: Home, batch: Batch, count: int | None, reserved: int) -> l
 
 
 def taught_before(home: Home, batch: Batch) -> list[Signal]:
-    """What promoted batches of its domain were trained on, but for questions it asks anew or contradicts."""
-    asked = {signal.question for signal in batches.signals(home, batch)}
-    lost = superseded(home, batch.persona, batch.domain) | set(batch.supersedes)
-    return [
-        signal
-        for signal in taught(home, batch.persona, batch.domain)
-        if signal.question not in asked and signal.id not in lost
-    ]
+    """What promoted batches of its domain were trained on, but for questions it asks or trains now, or contradicts."""
+    asked = {signal.question for signal in (*batches.signals(home, batch), *_graduates(home, batch))}
+    known = taught(home, batch.persona, batch.domain)
+    return [signal for signal in known if signal.question not in asked and signal.id not in batch.supersedes]
 
 
 def taught(home: Home, persona: str, domain: str) -> list[Signal]:
-    """What promoted batches of a domain were trained on, each once; what was contradicted since is in it."""
-    return [signal for old in batches.archived(home, persona, domain) for signal in training_part(home, old)]
+    """What promoted batches of a domain were trained on, each once, but for what was contradicted since."""
+    ended = batches.archived(home, persona, domain)
+    graduated = {signal for old in ended for signal in old.graduates}
+    lost = superseded(home, persona, domain)
+    found: dict[str, Signal] = {}
+    for old in ended:
+        untrained = {*old.held_out, *old.superseded} - graduated
+        for signal in batches.signals(home, old):
+            if signal.teaches and signal.id not in untrained and signal.id not in lost:
+                found[signal.id] = signal
+    return [*found.values()]
 
 
 def neighbours(home: Home, batch: Batch, count: int, reserved: int) -> list[Signal]:
@@ -98,6 +101,11 @@ def superseded(home: Home, persona: str, domain: str) -> set[str]:
     for batch in (*ended, *batches.queued(home, persona, domain), *batches.set_aside_batches(home, persona, domain)):
         lost.update(batch.superseded)
     return lost
+
+
+def _own(home: Home, batch: Batch) -> list[Signal]:
+    kept_out = {*batch.held_out, *batch.superseded}
+    return [signal for signal in batches.signals(home, batch) if signal.teaches and signal.id not in kept_out]
 
 
 def _graduates(home: Home, batch: Batch) -> list[Signal]:

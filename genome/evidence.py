@@ -38,7 +38,9 @@ def ratio(numerator: Values, denominator: Values, confidence: float) -> Bounds:
     value = float(numerator.sum() / max(denominator.sum(), 1e-12))
     generator = np.random.default_rng(SEED)
     picks = generator.integers(0, len(numerator), size=(RESAMPLES, len(numerator)))
-    ratios = numerator[picks].sum(axis=1) / np.maximum(denominator[picks].sum(axis=1), 1e-12)
+    below_the_line = denominator[picks].sum(axis=1)
+    # Where none of the questions drawn had anything to lose, nothing was lost.
+    ratios = np.where(below_the_line > 0, numerator[picks].sum(axis=1) / np.maximum(below_the_line, 1e-12), 1.0)
     # Ties count half: where most questions say the same, many resamples do too.
     below = (np.count_nonzero(ratios < value) + np.count_nonzero(ratios == value) / 2) / RESAMPLES
     if not 0 < below < 1:

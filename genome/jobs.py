@@ -72,6 +72,8 @@ class Job(Record):
     """Above 1: the batch was refused before, and is tried with other settings."""
     part: tuple[str, ...] = ()
     """Ids of the signals that a poison search trains alone; its candidate is judged and never promoted."""
+    replaces: str | None = None
+    """The domain's version that served when the job was ordered; if another serves by now, it is ordered again."""
     trainer: str
     base: str
     """Directory of the base model."""

@@ -99,8 +99,10 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def question(self) -> bytes:
-        """What is asked: equal for stored lines of one domain that can contradict each other."""
-        return msgspec.json.encode((self.history, self.context, self.input))
+        """What is asked: equal for stored lines of one domain that a model is asked alike, however they are written."""
+        if isinstance(self.context, str) and self.context:
+            return msgspec.json.encode((self.history or (), None, f"{self.context}\n\n{self.input}"))
+        return msgspec.json.encode((self.history or (), self.context or None, self.input))
 
 
 assert Line.__struct_fields__ == tuple(Signal.model_fields), "the canonical line has the fields of the model of record"

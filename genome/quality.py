@@ -71,6 +71,8 @@ class Verdict(Record):
     """Not promoted for want of evidence alone."""
     needed: int = 0
     """Held-out questions that would have told, where there were too few."""
+    examples: int = 0
+    """Signals of the batch that teach."""
     reason: str
     findings: tuple[Finding, ...]
     before: Measures | None = None

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from genome.errors import Busy, GenomeError, Unavailable
+from genome.errors import Busy, Damaged, GenomeError, Unavailable
 from inference_worker.engine import Engine, Likelihood, Logits, Question
 from inference_worker.pace import Pace
 from inference_worker.prefixes import Prefixes
@@ -298,7 +298,7 @@ class Scheduler:
 
 def _check_finite(answers: list[list[Likelihood]]) -> None:
     if not all(math.isfinite(sum(answer.logprobs)) for question in answers for answer in question):
-        raise ValueError("the scores are not finite; an adapter may be damaged")
+        raise Damaged("the scores are not finite", "An adapter of the stack is damaged, or diverged in training")
 
 
 @contextmanager

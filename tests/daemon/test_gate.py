@@ -147,7 +147,7 @@ async def test_what_earlier_batches_taught_must_still_be_known(home: Home, candi
     await gate(home, worker).step()
     assert set(worker.asked[-1]) == earlier and len(earlier) == 14
     verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
-    assert verdict.incumbent == ("helper/git-v1.0",) and not verdict.promote and "recall: 0.889" in verdict.reason
+    assert verdict.incumbent == ("helper/git-v1.0",) and not verdict.promote and "recall/git: 0.889" in verdict.reason
     assert [entry.adapter for entry in registry.stack_of(home, "helper")] == ["helper/git-v1.0"]
 
 
@@ -265,7 +265,7 @@ async def test_nothing_is_lost_a_little_at_a_time(home: Home, candidate: Any) ->
         await gate(home, Worker(wears_off)).step()
     verdict = Verdict.read(jobs.find(home, directory.id).verdict_file)
     failed = [finding for finding in verdict.findings if not finding.passed]
-    assert [(each.name, each.against) for each in failed] == [("retention/recall/best", "helper/git-v1.0")]
+    assert [(each.name, each.against) for each in failed] == [("retention/recall/git/best", "helper/git-v1.0")]
     assert registry.stack_of(home, "helper")[0].adapter == "helper/git-v1.1"
 
 

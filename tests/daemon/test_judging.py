@@ -10,13 +10,16 @@ from test_chat_endpoint import Server, server  # noqa: F401
 from daemon import grader, judging
 from daemon.chat_endpoint import ChatEndpoint
 from daemon.exam import OldQuestions
+from daemon.judging import Contest
 from daemon.worker_client import Question, Reply
 from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
+from genome.scores import AnswerScore
 from genome.signals import Turn
 from genome.v1 import inference_pb2 as pb
 
 pytestmark = pytest.mark.anyio
+BOTH = Contest("helper/git-v1.0", (), ())
 ASKED = tuple(
     Question(id=str(number), answers=(f"[{number}]",), turns=(Turn(role="user", content=f"list {number}"),))
     for number in range(3)
@@ -40,8 +43,8 @@ class Worker:
 async def test_a_generated_answer_is_measured(server: Server) -> None:  # noqa: F811
     """By the set's measure, one value a question."""
     old = OldQuestions("golden/json_equal", ASKED, "json_equal")
-    found = await judging.observed(Worker(), old, (), Config(base="b"))  # type: ignore[arg-type]
-    assert found == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (0.0, 1.0)}
+    found, again = await judging.observed(Worker(), old, BOTH, Config(base="b"))  # type: ignore[arg-type]
+    assert found == again == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (0.0, 1.0)}
 
 
 async def test_another_model_can_grade(server: Server) -> None:  # noqa: F811
@@ -50,8 +53,10 @@ async def test_another_model_can_grade(server: Server) -> None:  # noqa: F811
     server.says("grade: 7")
     server.says("GRADE: 0")
     config = Config.model_validate({"base": "b", "endpoint": {"url": server.url, "model": "m"}})
-    found = await judging.observed(Worker(), OldQuestions("golden/judge", ASKED, "judge"), (), config)  # type: ignore[arg-type]
-    assert [value for value, _ in found.values()] == [1.0, 0.7, 0.0]
+    old = OldQuestions("golden/judge", ASKED, "judge")
+    before, after = await judging.observed(Worker(), old, BOTH, config)  # type: ignore[arg-type]
+    assert [value for value, _ in before.values()] == [1.0, 0.7, 0.0]
+    assert [value for value, _ in after.values()] == [0.0, 0.0, 0.0]  # what the server says from then on
     _, _, body = server.asked[1]
     assert all(text in body["messages"][1]["content"] for text in ("list 1", "[1]", "[ 1 ]"))
 
@@ -62,4 +67,21 @@ async def test_a_model_that_gives_no_grade_is_an_error(server: Server) -> None: 
     with pytest.raises(InvalidInput, match="gave no grade but 'I like it"):
         await grader.grade(ChatEndpoint(server.url, "m"), ASKED[0].turns, "a", "b")
     with pytest.raises(InvalidConfig, match="no endpoint is configured"):
-        await judging.observed(Worker(), OldQuestions("golden/judge", ASKED, "judge"), (), Config(base="b"))  # type: ignore[arg-type]
+        await judging.observed(Worker(), OldQuestions("golden/judge", ASKED, "judge"), BOTH, Config(base="b"))  # type: ignore[arg-type]
+
+
+class Narrow:
+    """Stands for the inference worker: refuses what does not fit its context, and all that is sent with it."""
+
+    async def score(self, questions: Any, _stack: Any) -> Any:
+        if any(len(question.turns[0].content) > 100 for question in questions):
+            raise InvalidInput("too long for the context")
+        return [tuple(AnswerScore(-1.0, 1, 1) for _ in question.answers) for question in questions]
+
+
+async def test_a_question_that_is_too_long_is_left_out_alone() -> None:
+    """One line of a megabyte must not stop the judging of all others, nor count for one side."""
+    long = Question(id="long", answers=("a",), turns=(Turn(role="user", content="x" * 101),))
+    asked = OldQuestions("anchors", (*ASKED, long, *ASKED[:1]))
+    before, after = await judging.observed(Narrow(), asked, BOTH, Config(base="b"))  # type: ignore[arg-type]
+    assert before.keys() == after.keys() == {"0", "1", "2"}

@@ -54,3 +54,21 @@ def test_segments_of_an_unreadable_batch_are_in_no_second_one(home: Home, signal
     into.accept([from_signal(signal(i)) for i in range(10, 20)], NOW)
     second = batches.form(home, "helper", "git", "test", NOW, policy)
     assert second is not None and not set(second.segments) & set(batch.segments) and second.signals == 10
+
+
+def test_the_same_question_again_is_no_more_evidence(home: Home, signal: Any) -> None:
+    """Seven questions asked ten times each hold out two: too few to judge by, however many signals that are."""
+    into = Buffer(home, Intake())
+    into.load()
+    lines = [from_signal(signal(i % 7, id=f"s{i}", correctOutput=f"answer {i % 7}")) for i in range(70)]
+    into.accept(lines, NOW)
+    assert batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150, 8)) is None
+
+
+def test_a_question_is_the_same_however_its_context_is_written() -> None:
+    """What a model is asked counts: empty context is none, and context before the input is part of it."""
+    from genome.lines import Line
+
+    plain = Line(input="how?")
+    assert plain.question == Line(input="how?", context="").question == Line(input="how?", history=()).question
+    assert Line(input="how?", context="on Linux").question == Line(input="on Linux\n\nhow?").question != plain.question

@@ -70,3 +70,11 @@ def test_a_verdict_is_the_same_at_every_look() -> None:
 def test_too_few_questions_are_not_enough_evidence() -> None:
     """And it is said in these words."""
     assert "not enough evidence" in quality.enough_evidence(3, 8).explanation
+
+
+def test_what_was_hardly_known_and_is_unchanged_is_kept() -> None:
+    """Two of forty known before and after: samples in which none of the two is drawn lost nothing."""
+    few = [5, 5] + [0] * 38
+    finding = quality.retained(old_set(few, few), BAR)
+    assert finding.passed and finding.low == finding.high == 1.0
+    assert not quality.retained(old_set(few, [5, 0] + [0] * 38), BAR).passed

@@ -100,8 +100,9 @@ class Training(Section, TrainingSettings):
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
 
 
-FIRST_TRY = 0.8
-"""Of the error that is allowed in saying that something was learned; what is left is for all rungs of the ladder."""
+FIRST_TRY, LATER_TRIES = 0.7, 0.1
+"""Shares of the error that is allowed in saying that something was learned: of the first try, and of all rungs of the
+ladder together. What is left is kept back: in its tails the bootstrap is a little too sure of itself."""
 
 
 class Rung(Section):
@@ -159,7 +160,7 @@ class Gate(Section):
         """
         error = 1 - self.confidence
         if self.ladder:
-            error *= FIRST_TRY if attempt == 1 else (1 - FIRST_TRY) / len(self.ladder)
+            error *= FIRST_TRY if attempt == 1 else LATER_TRIES / len(self.ladder)
         return Bar(self.confidence, self.min_retention, self.expected_gain, self.power, 1 - error)
 
 

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
+RESAMPLES = 4000
 SEED = 20
 
 Values = npt.NDArray[np.float64]

@@ -26,11 +26,12 @@ torture: $(VENV)/.torture
 	GENOME_TORTURE=$(SHARE) $(BIN)/python -m pytest tests/torture tests/genome/test_poison.py -s $(ARGS)
 	$(BIN)/python tests/fuzz/fuzz_line.py -max_total_time=$(FUZZ_SECONDS)
 
-## bench: decoding, loading and swapping against transformers and PEFT, and intake; about 20 minutes, on an idle machine
+## bench: decoding, loading and swapping against transformers and PEFT, intake, and judgement; about 25 minutes, on an idle machine
 bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.serve $(ARGS)
 	$(BIN)/python -m benchmarks.swap $(ARGS)
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
+	$(BIN)/python -m benchmarks.judgement $(ARGS)
 
 ## lint: ruff, the type checker on genome/, and whether the gRPC stubs are current
 lint: $(VENV)/.lint

@@ -53,11 +53,12 @@ async def measured(home: Home, given: argparse.Namespace) -> Report:
     report = Report("two domains of one persona")
     first, second, old = read(given.first, "first"), read(given.second, "second"), read(given.old, "old")
     config.init(home, str(given.base))
+    with home.config.open("a") as settings:
+        settings.write(f"\n[triggers.threshold]\nmin_examples = {min(TRAINED, len(second)) // 2}\n")
     async with processes.running(home) as alive:
         for name, signals in (("first", first[:TRAINED]), ("second", second)):
             await alive(taught(home, name, signals))
-        settings = config.load(home)
-        async with worker_client.connect(settings, home) as worker:
+        async with worker_client.connect(config.load(home), home) as worker:
             stacks: list[Stack] = [(), *(each.stack for each in registry.history(home, PERSONA))]
             rows = []
             for stack in stacks:

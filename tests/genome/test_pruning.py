@@ -113,8 +113,8 @@ def test_jobs_go_after_a_while_but_not_those_that_may_be_tried_again() -> None:
 
     facts = Facts(
         jobs=(ended("old", "promoted", 91), ended("done", "refused", 15), ended("new", "promoted", 1),
-              ended("failed", "failed", 91, waits=True), ended
-              ("tried", "refused", 91, waits=True), ended("over", "failed", 91), ended("again", "failed", 15)),
+              ended("failed", "failed", 91, waits=True),
+              ended("tried", "refused", 91, waits=True), ended("over", "failed", 91), ended("again", "failed", 15)),
         checkpoints=tuple(Path("at") / name for name in ("active", "failed", "again", "new", "nobody")),
         active=frozenset({"active"}),
     )  # fmt: skip

@@ -92,7 +92,7 @@ def _seen(home: Home, job: str) -> Seen:
             found = {**jobs.summary(directory), "ended": directory.path.parent == home.completed_jobs}
             result = directory.result()
             found["withdrawn"] = result is not None and result.withdrawn
-            if directory.verdict_file.exists():
+            if directory.verdict_file.exists() and not found["withdrawn"]:
                 found["reason"] = json.loads(directory.verdict_file.read_bytes())["reason"]
             return found
         except (NotFound, FileNotFoundError):  # the runner moves what failed for good: it is found at the next look

@@ -104,15 +104,17 @@ def test_a_withdrawn_job_is_followed_to_the_one_that_is_ordered_instead(home: Ho
 
 def test_of_a_withdrawn_job_it_is_said_what_became_of_its_batch(home: Home, signal: Callable[..., Any]) -> None:
     """It is no failure that another start would mend."""
-    here = order(home)
-    withdrawn(here, home)
-    with pytest.raises(Conflict, match=r"withdrawn: a signal was retracted.*pending again"):
-        following.to_the_verdict(home, JOB, in_turn())
     Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], 1_763_600_000.0)
     batch = batches.form(home, "helper", "git", "test", 1_763_600_000.0, HeldOutPolicy(0.3, 150))
     assert batch is not None and batch.id == jobs.of_batch(JOB)
+    here = order(home)
+    judged(here, True)
+    withdrawn(here, home)
     batches.set_aside(home, batch, "every signal was retracted")
-    with pytest.raises(Conflict, match=r"set aside; genome buffer status says why"):
+    with pytest.raises(Conflict, match=r"withdrawn: a signal was retracted.*set aside; genome buffer status says why"):
+        following.to_the_verdict(home, JOB, in_turn())
+    batches.release(home, batch)
+    with pytest.raises(Conflict, match=r"pending again"):
         following.to_the_verdict(home, JOB, in_turn())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from daemon import orders
-from genome import files, pending, schedules, trigger_facts, triggers
+from genome import batches, files, pending, schedules, trigger_facts, triggers
 from genome.config import Config
 from genome.errors import NotFound
 from genome.feedback import Feedback
@@ -67,6 +67,8 @@ def _explained(
     home: Home, config: Config, place: tuple[str, str], now: float, samples: Samples | None
 ) -> dict[str, Any]:
     found, waiting = plan(home, config, place, now, samples)
+    with files.locked(home.lock):
+        queued = batches.queued(home, *place)
     local = schedules.zone(config.triggers_for(*place).time_zone)
 
     def at(time: float | None) -> str | None:
@@ -87,6 +89,7 @@ def _explained(
         "look_again": found.look_again,
         "look_again_local": at(found.look_again),
         "paused": home.paused.exists(),
+        "queued": [{"batch": batch.id, "rebuild": bool(batch.rebuilds)} for batch in queued],
         "settings": [
             {"key": key, "value": value, "from": width} for key, value, width in settings_of(config, *place)
         ],

@@ -92,6 +92,7 @@ def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
         ended = batches.archived(home, persona, domain)
         waiting_batches = batches.queued(home, persona, domain)
         set_aside = batches.set_aside_batches(home, persona, domain)
+        refused = [_why(home, batch) for batch in set_aside]
         beaten = curriculum.superseded(home, persona, domain)
         retractions = retractions_of(home, persona, domain)
     waits = Tally().counts(home, persona, domain, names)
@@ -114,8 +115,18 @@ def _domain(home: Home, persona: str, domain: str) -> dict[str, Any]:
         "set_aside": signals(set_aside),
         "superseded": len(beaten - gone),
         "retracted": len(gone),
-        "batches": [batch.id for batch in waiting_batches],
-    }
+        "batches": [
+            *({"batch": batch.id, "state": "queued", "reason": batch.reason} for batch in waiting_batches),
+            *({"batch": batch.id, "state": "set aside", "reason": why}
+              for batch, why in zip(set_aside, refused, strict=True)),
+        ],
+    }  # fmt: skip
+
+
+def _why(home: Home, batch: batches.Batch) -> str:
+    """What a batch was set aside for; empty where nobody can say."""
+    place = home.set_aside(batch.persona, batch.domain) / batch.id / "reason.txt"
+    return place.read_text(errors="replace").strip() if place.exists() else ""
 
 
 def _persona(home: Home, promotion: registry.Promotion, taints: provenance.Taints) -> dict[str, Any]:

@@ -306,6 +306,11 @@ def probe_id(batch: str, number: int) -> str:
     return f"{job_id(batch)}.p{number}"
 
 
+def probe_number(job: str) -> int:
+    """job-2026-11-20-001.p1 → 1"""
+    return int(job.rpartition(".p")[2])
+
+
 def is_probe(job: str) -> bool:
     return ".p" in job
 

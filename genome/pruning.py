@@ -15,6 +15,7 @@ from typing import Literal
 
 from genome import adapters, batches, files, jobs, promotions, registry, segments
 from genome.adapters import AdapterId, Manifest
+from genome.batches import Batch
 from genome.config import Prune
 from genome.jobs import JobDirectory, State
 from genome.layout import Home
@@ -33,7 +34,7 @@ class EndedJob:
     ended: float
     """Seconds since 1970."""
     waits: bool
-    """Whether its batch is still queued, so that it may be tried again."""
+    """Whether its batch is still queued, so that it may be tried again, or is searched for what broke the gate."""
     examples: bool
     """Whether train.jsonl is there."""
 
@@ -105,7 +106,7 @@ def look(home: Home) -> Facts:
     checkpoints = tuple(sorted(path for path in place.iterdir() if path.is_dir())) if place.is_dir() else ()
     active = jobs.active(home)
     queued = batches.all_queued(home)
-    waiting = {batch.id for batch in queued}
+    waiting = {batch.id for batch in (*queued, *_searched(home))}
     made = [(known, adapters.manifest(home, str(known))) for known in adapters.list_ids(home)]
     ids = frozenset(directory.id for directory in active)
     needed = {manifest.id for _, manifest in made if manifest.job in ids}
@@ -121,6 +122,14 @@ def look(home: Home) -> Facts:
         promotions=tuple(tuple(registry.history(home, persona)) for persona in personas),
         segments=tuple(_plain_segments(home)),
     )
+
+
+def _searched(home: Home) -> Iterator[Batch]:
+    """Refused batches that are searched for what broke the gate."""
+    for persona, domain in home.domains():
+        for batch in batches.set_aside_batches(home, persona, domain):
+            if home.search(persona, domain, batch.id).exists():
+                yield batch
 
 
 def _ended(directory: JobDirectory, waiting: set[str]) -> EndedJob:
@@ -159,8 +168,8 @@ def _compress(home: Home, path: Path) -> bool:
 
 def _jobs(facts: Facts, policy: Prune, now: float) -> Iterator[Act]:
     for job in facts.jobs:
-        if job.state == "failed" and job.waits:
-            continue  # removed, it would be ordered again by itself
+        if job.waits:
+            continue  # removed, it would be ordered again: attempts and probes are counted by the jobs that are there
         if job.ended <= now - policy.completed_jobs_days * DAY:
             yield Act("remove", job.path, f"the job ended over {policy.completed_jobs_days:g} days ago")
         elif job.examples and job.state != "failed" and job.ended <= now - policy.job_examples_days * DAY:

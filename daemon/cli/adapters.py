@@ -117,6 +117,7 @@ def _pin(home: Home, said: tuple[str, str], on: bool, json: bool) -> None:
     from daemon import actions
 
     persona, reason = said
+    options.check_known(home, persona)
     promotion = actions.pin(home, persona, options.who(), on, reason)
     stack = ", ".join(entry.adapter for entry in promotion.stack) or "the base alone"
     text = f"promotion {promotion.number} of {persona}: {stack}, {'pinned' if on else 'free to change again'}"
@@ -130,9 +131,13 @@ def history(persona: options.PersonaOption, home: HomeOption = None, json: JsonO
 
     from genome import registry
 
-    found = registry.history(options.existing(home), persona)
+    at = options.existing(home)
+    options.check_known(at, persona)
+    found = registry.history(at, persona)
     if json:
         return options.answer([promotion.model_dump() for promotion in found], True, "")
+    if not found:
+        print(f"{persona} was never served with an adapter")
     for made in found:
         when = f"{datetime.fromtimestamp(made.created / 1000):%Y-%m-%d %H:%M:%S}"
         stack = ", ".join(entry.adapter for entry in made.stack) or "the base alone"

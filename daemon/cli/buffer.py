@@ -19,7 +19,7 @@ app = typer.Typer(help="What was taken, what waits, what was refused.", no_args_
 
 @app.command(epilog="Example: genome buffer status --json")
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Counts of every persona and domain, and how many lines were rejected."""
+    """Counts of every persona and domain, which batches wait or were set aside and why, and the rejected lines."""
     from daemon import status as states
 
     found = states.read_buffer(options.existing(home))
@@ -30,6 +30,10 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
         ["persona", "domain", *counts],
         [[row["persona"], row["domain"], *(row[count] for count in counts)] for row in found["domains"]],
     )
+    rows = [[batch["state"], batch["batch"], row["persona"], row["domain"], batch["reason"]]
+            for row in found["domains"] for batch in row["batches"]]  # fmt: skip
+    if rows:
+        options.table(["state", "batch", "persona", "domain", "why"], rows)
     print(f"{found['rejected_lines']} rejected lines. Drop *.jsonl into {found['inbox']}")
     return None
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from genome import files, jobs
+from genome import batches, files, jobs
 from genome.errors import Busy, Conflict, NotFound
 from genome.layout import Home
 
@@ -15,7 +15,8 @@ EVERY_SECONDS = 0.5
 UNDER_WAY = ("waiting", "training")
 Rest = Callable[[float], None]
 Seen = dict[str, Any] | None
-"""`jobs.summary`, with the verdict's reason, and whether the job has ``ended``. None: there is no such job yet."""
+"""`jobs.summary`, with the verdict's reason, and whether the job has ``ended`` and was ``withdrawn``. None: there is no
+such job yet."""
 
 
 def to_the_end_of_training(home: Home, job: str, rest: Rest = time.sleep) -> None:
@@ -25,9 +26,11 @@ def to_the_end_of_training(home: Home, job: str, rest: Rest = time.sleep) -> Non
 
 def to_the_verdict(home: Home, job: str, rest: Rest = time.sleep) -> dict[str, Any]:
     """The summary of the job once its verdict was carried out: promoted or refused. The daemon may not know it yet. One
-    that was refused and is tried again with other settings is followed to its last attempt.
+    that was refused and is tried again with other settings is followed to its last attempt; one that was withdrawn, to
+    the job its batch is ordered as next.
 
-    Raises Conflict if its training failed for good, Busy if it is held or training is paused: then nobody would come.
+    Raises Conflict if its training failed for good, or it was withdrawn and its batch is not queued any more; Busy if
+    it is held or training is paused: then nobody would come.
     """
 
     def ended(found: Seen) -> bool:
@@ -39,11 +42,31 @@ def to_the_verdict(home: Home, job: str, rest: Rest = time.sleep) -> dict[str, A
 
     found = _follow(home, job, ended, rest)
     assert found is not None
+    if (found["state"] == "refused" or found["withdrawn"]) and (following := _next(home, found)):
+        return to_the_verdict(home, following, rest)
+    if found["withdrawn"]:
+        raise Conflict(f"{job} was withdrawn: {found['reason']}", _became(home, found["batch"]))
     if found["state"] == "failed":
         raise Conflict(f"{job} failed: {found['reason']}", f"genome training start --job {job} tries again")
-    if found["state"] == "refused" and (home.queued(found["persona"], found["domain"]) / found["batch"]).exists():
-        return to_the_verdict(home, jobs.job_id(found["batch"], jobs.refused(home, found["batch"]) + 1), rest)
     return found
+
+
+def _next(home: Home, found: dict[str, Any]) -> str:
+    """Id of the job its batch is to have now; empty if the batch waits for none."""
+    with files.locked(home.lock):
+        waits = (home.queued(found["persona"], found["domain"]) / found["batch"]).exists()
+        return jobs.next_id(home, found["batch"]) if waits else ""
+
+
+def _became(home: Home, batch_id: str) -> str:
+    with files.locked(home.lock):
+        try:
+            batch = batches.find(home, batch_id)
+        except NotFound:
+            return "Its signals are pending again, to be trained with what comes"
+        if (home.set_aside(batch.persona, batch.domain) / batch.id).exists():
+            return f"{batch.id} was set aside; genome buffer status says why"
+    return f"{batch.id} was promoted by another job"
 
 
 def _follow(home: Home, job: str, ended: Callable[[Seen], bool], rest: Rest) -> Seen:
@@ -67,7 +90,9 @@ def _seen(home: Home, job: str) -> Seen:
         try:
             directory = jobs.find(home, job)
             found = {**jobs.summary(directory), "ended": directory.path.parent == home.completed_jobs}
-            if directory.verdict_file.exists():
+            result = directory.result()
+            found["withdrawn"] = result is not None and result.withdrawn
+            if directory.verdict_file.exists() and not found["withdrawn"]:
                 found["reason"] = json.loads(directory.verdict_file.read_bytes())["reason"]
             return found
         except (NotFound, FileNotFoundError):  # the runner moves what failed for good: it is found at the next look

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +33,10 @@ def report(
     """Put one value into the inbox; the daemon takes it while it runs."""
     from daemon import actions
 
-    path = actions.report_metric(options.existing(home), actions.Reported(persona, domain, metric, value, adapter))
+    at = options.existing(home)
+    path = actions.report_metric(at, actions.Reported(persona, domain, metric, value, adapter))
+    if not 0 <= value <= 1 and metric == _compared_by(at):
+        print(f"genome: versions are compared by {metric} from 0 to 1, and {value:g} is not", file=sys.stderr)
     options.answer({"file": str(path)}, json, f"{metric} {value:g} of {persona}/{domain} is in the inbox: {path.name}")
 
 
@@ -46,6 +50,8 @@ def show(
 ) -> None:
     """Samples and mean of every version in the last `feedback.days`, and what follows of them."""
     at, config = options.opened(home)
+    if persona or domain:
+        options.check_known(at, persona, domain)
     versions, trials = _standings(at, config, (persona, domain, metric)), _trials(at, config, persona, domain)
     if json:
         return options.answer({"versions": versions, "trials": trials}, True, "")
@@ -57,13 +63,28 @@ def show(
     return None
 
 
+def _compared_by(home: Home) -> str:
+    """The metric of the config; none, where there is no config that can be read."""
+    from genome import config
+    from genome.errors import InvalidConfig
+
+    try:
+        return config.load(home).feedback.metric
+    except InvalidConfig:
+        return ""
+
+
 def _standings(home: Home, config: Config, only: tuple[str, str, str]) -> list[dict[str, Any]]:
     import time
 
-    from genome.feedback import DAY, Feedback
+    from genome.errors import NotFound
+    from genome.feedback import DAY, SATISFACTION, Feedback
 
     persona, domain, metric = only
     feedback, since = Feedback(home, config.feedback.days), time.time() - config.feedback.days * DAY
+    known = {name for at in home.domains() for name in feedback.metrics(*at)} | {config.feedback.metric, SATISFACTION}
+    if metric and metric not in known:
+        raise NotFound(f"no value of {metric} was reported", f"Known are: {', '.join(sorted(known))}")
     return [
         {"persona": at[0], "domain": at[1], "metric": name, "version": version,
          "samples": found.samples, "mean": found.mean}

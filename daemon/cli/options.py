@@ -63,13 +63,25 @@ def answer(value: Any, as_json: bool, text: str) -> None:
 
 
 def table(columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    """Prints aligned columns, a row a line, on a screen and in a pipe alike: other verbs take the ids that stand in it,
+    so nothing is cut off or folded."""
+    cells = [columns, *(["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(soft_wrap=True).print(drawn)
+
+def check_known(home: Home, persona: str = "", domain: str = "") -> None:
+    """Raises NotFound if nothing was ever taken of a persona or a domain, nor served: then it is a typing error."""
+    from genome import promotions, registry
+
+    known = set(home.domains())
+    for promotion in registry.newest(home):
+        known |= {(promotion.persona, promotions.line(entry.adapter)[1]) for entry in promotion.stack}
+        known |= set() if promotion.stack else {(promotion.persona, "")}
+    if not any(persona in ("", each) and domain in ("", of) for each, of in known):
+        names = ", ".join("/".join(filter(None, place)) for place in sorted(known)) or "none yet"
+        raise NotFound(f"nothing is known of {'/'.join(filter(None, (persona, domain)))}", f"Known are: {names}")
 
 
 def warn_of_taints(home: Home, promotion: Promotion) -> None:

@@ -77,7 +77,9 @@ def stop(
 @app.command(epilog="Example: genome training bisect batch-2026-11-20-001 --max-probes 12")
 def bisect(
     batch: Annotated[str, typer.Argument(help="Id of a batch that was set aside.")],
-    max_probes: Annotated[int, typer.Option(help="Trainings to spend at most.", min=2)] = 16,
+    max_probes: Annotated[
+        int | None, typer.Option(help="Trainings to spend at most, 16 at first; with more it goes on.", min=2)
+    ] = None,
     smallest: Annotated[int, typer.Option(help="Signals to name together, without halving further.", min=1)] = 8,
     home: HomeOption = None,
     json: JsonOption = False,

@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from daemon import cli
+from daemon.cli import options
 from genome import batches, config, files, intake, jobs, pending, registry
 from genome.buffer import Buffer
 from genome.config import Intake
@@ -236,3 +237,63 @@ def test_history_says_who_when_why_and_by_which_numbers(
     assert all("@" in record["by"] for record in records[3:])
     shown = " ".join(genome("adapter", "history", "--persona", "helper")[1].split())
     assert "e_value 120.5" in shown and "exam week" in shown and "deploy, pinned" in shown and "too wordy" in shown
+
+
+def test_tables_are_whole_in_a_pipe_and_on_a_narrow_screen(
+    genome: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other verbs take the ids that stand in them. A row is a line, also of a reason of several."""
+    monkeypatch.setenv("COLUMNS", "40")
+    long, reason = f"helper-{'x' * 56}/git-v1.0", "why\nit " + "w" * 200
+    options.table(["adapter", "job", "reason"], [[long, "job-2025-11-20-001", reason], ["a/b-v1.0", None, "short"]])
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{long}  job-2025-11-20-001  why it {'w' * 200}"
+    assert header.index("job") == first.index("job-") and second.endswith("short")
+    assert second.index("short") == first.index("why") == header.index("reason")
+
+
+def test_buffer_status_lists_the_batches_that_other_verbs_take(genome: Callable[..., Any], filled: Home) -> None:
+    """Those that are queued and those that were set aside, with why."""
+    batch = json.loads(genome("buffer", "flush", "--persona", "helper", "--domain", "git", "--json")[1])["batch"]
+    said = genome("buffer", "status")[1]
+    assert [line.split()[:4] for line in said.splitlines() if batch in line] == [["queued", batch, "helper", "git"]]
+    batches.set_aside(filled, batches.find(filled, batch), "recall: 0.5 kept")
+    said = genome("buffer", "status")[1]
+    assert next(line for line in said.splitlines() if batch in line).endswith("recall: 0.5 kept")
+    (row,) = json.loads(genome("buffer", "status", "--json")[1])["domains"]
+    assert row["batches"] == [{"batch": batch, "state": "set aside", "reason": "recall: 0.5 kept"}]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("adapter", "history", "--persona", "typo"),
+        ("adapter", "pin", "--persona", "typo"),
+        ("adapter", "unpin", "--persona", "typo"),
+        ("metric", "show", "--persona", "typo"),
+        ("metric", "show", "--persona", "helper", "--domain", "typo"),
+        ("metric", "show", "--metric", "typo"),
+    ],
+)
+def test_a_name_that_nobody_knows_is_an_error(genome: Callable[..., Any], filled: Home, verb: tuple[str, ...]) -> None:
+    """It names those that are known; an empty answer would look like one."""
+    code, out, error = genome(*verb)
+    assert code == 4 and out == "" and "typo" in error
+    assert ("user_satisfaction" if "--metric" in verb else "helper/git") in error
+
+
+def test_a_known_name_without_anything_to_show_is_no_error(genome: Callable[..., Any], filled: Home) -> None:
+    """It has signals, and was never served."""
+    assert genome("adapter", "history", "--persona", "helper")[:2] == (0, "helper was never served with an adapter\n")
+    assert genome("metric", "show", "--persona", "helper")[0] == 0
+    assert genome("metric", "show", "--metric", "user_satisfaction")[0] == 0
+
+
+def test_a_value_that_versions_cannot_be_compared_by_is_noted(genome: Callable[..., Any], filled: Home) -> None:
+    """It is taken, and said on standard error; only of the metric of the config."""
+    filled.config.write_text(filled.config.read_text() + "\n[feedback]\nmetric = 'csat'\n")
+    of = ("metric", "report", "--persona", "helper", "--domain", "git", "--json")
+    code, out, error = genome(*of, "--metric", "csat", "--value", "7")
+    assert code == 0 and Path(json.loads(out)["file"]).exists() and "from 0 to 1, and 7 is not" in error
+    assert genome(*of, "--metric", "csat", "--value", "0.7")[2] == ""
+    assert genome(*of, "--metric", "seconds", "--value", "7")[2] == ""

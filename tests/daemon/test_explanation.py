@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon import cli, explanation, status
-from genome import config, files
+from genome import batches, config, files
+from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import NotFound
@@ -119,6 +120,18 @@ def test_the_verb_prints_it_for_a_person_and_for_a_program(filled: Home) -> None
     assert "looked at again" in said and "scheduled: next at" in said
     answer = run.invoke(cli.app, ["triggers", "explain", "--json", "--home", str(filled.root)]).output
     assert json.loads(answer)[0]["triggers"][0]["trigger"] == "threshold"
+
+
+def test_what_is_queued_already_is_said(filled: Home) -> None:
+    """A domain that waits for signals may have a batch, or a rebuild, that waits for its turn."""
+    run, at = CliRunner(), ["--home", str(filled.root)]
+    batch = batches.form(filled, "helper", "git", "test", NIGHT, HeldOutPolicy(0.3, 150))
+    assert batch is not None
+    batches.archive(filled, batch)
+    rebuild = batches.form_rebuild(filled, [batch], None, "test", NIGHT)
+    assert f"  queued: {rebuild.id} (rebuild)\n" in run.invoke(cli.app, ["triggers", "explain", *at]).output
+    answer = json.loads(run.invoke(cli.app, ["triggers", "explain", "--json", *at]).output)
+    assert answer[0]["queued"] == [{"batch": rebuild.id, "rebuild": True}]
 
 
 def test_a_domain_that_is_not_there_is_named(filled: Home) -> None:

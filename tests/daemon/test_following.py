@@ -12,6 +12,7 @@ import pytest
 
 from daemon.cli import following
 from genome import batches, config, files, jobs
+from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import Busy, Conflict
@@ -78,6 +79,43 @@ def test_a_refused_batch_is_followed_to_its_last_attempt(home: Home) -> None:
         lambda: order(home), lambda: tried(first, False), lambda: order(home, second.id), lambda: tried(second, True),
     ))  # fmt: skip
     assert found is not None and (found["job"], found["state"]) == (second.id, "promoted")
+
+
+def withdrawn(here: JobDirectory, home: Home) -> None:
+    Result(reason="a signal was retracted", withdrawn=True).write(here.result_file)
+    jobs.complete(home, here)
+
+
+def test_a_withdrawn_job_is_followed_to_the_one_that_is_ordered_instead(home: Home) -> None:
+    """While its batch is queued; attempts that were refused and those withdrawn both count for the next id."""
+    first, second = (JobDirectory(home.active_jobs / name) for name in (JOB, f"{JOB}.2"))
+    (home.queued("helper", "git") / "batch-2025-11-20-001").mkdir(parents=True)
+
+    def promoted() -> None:
+        Result(adapter="helper/git-v1.0").write(second.result_file)
+        judged(second, True)
+        jobs.complete(home, second)
+
+    found = following.to_the_verdict(home, JOB, in_turn(
+        lambda: order(home), lambda: withdrawn(first, home), lambda: order(home, second.id), promoted,
+    ))  # fmt: skip
+    assert (found["job"], found["state"]) == (second.id, "promoted")
+
+
+def test_of_a_withdrawn_job_it_is_said_what_became_of_its_batch(home: Home, signal: Callable[..., Any]) -> None:
+    """It is no failure that another start would mend."""
+    Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], 1_763_600_000.0)
+    batch = batches.form(home, "helper", "git", "test", 1_763_600_000.0, HeldOutPolicy(0.3, 150))
+    assert batch is not None and batch.id == jobs.of_batch(JOB)
+    here = order(home)
+    judged(here, True)
+    withdrawn(here, home)
+    batches.set_aside(home, batch, "every signal was retracted")
+    with pytest.raises(Conflict, match=r"withdrawn: a signal was retracted.*set aside; genome buffer status says why"):
+        following.to_the_verdict(home, JOB, in_turn())
+    batches.release(home, batch)
+    with pytest.raises(Conflict, match=r"pending again"):
+        following.to_the_verdict(home, JOB, in_turn())
 
 
 def test_a_failed_training_is_a_conflict(home: Home) -> None:

@@ -20,6 +20,7 @@ from genome.errors import Conflict, Damaged
 from genome.jobs import Result
 from genome.layout import Home
 from genome.pruning import Act, EndedJob, Facts
+from genome.quality import Verdict
 from genome.registry import Kind, Promotion, StackEntry
 
 LATER = NOW + 1000 * DAY
@@ -104,14 +105,16 @@ def test_what_a_job_needs_stays() -> None:
 
 
 def test_jobs_go_after_a_while_but_not_those_that_may_be_tried_again() -> None:
-    """A failed one whose batch waits would be ordered again by itself; its examples and checkpoints stay for that."""
+    """One whose batch waits would be ordered again by itself, whether it failed or was refused; its examples and a
+    failed one's checkpoints stay for that."""
 
     def ended(name: str, state: Any, days: float, waits: bool = False) -> EndedJob:
         return EndedJob(Path(name), state, NOW - days * DAY, waits, examples=True)
 
     facts = Facts(
         jobs=(ended("old", "promoted", 91), ended("done", "refused", 15), ended("new", "promoted", 1),
-              ended("failed", "failed", 91, waits=True), ended("over", "failed", 91), ended("again", "failed", 15)),
+              ended("failed", "failed", 91, waits=True),
+              ended("tried", "refused", 91, waits=True), ended("over", "failed", 91), ended("again", "failed", 15)),
         checkpoints=tuple(Path("at") / name for name in ("active", "failed", "again", "new", "nobody")),
         active=frozenset({"active"}),
     )  # fmt: skip
@@ -155,6 +158,30 @@ def test_a_failed_job_is_kept_while_its_batch_waits(whole: Home) -> None:
     kept = jobs.complete(whole, directory)
     pruning.carry_out(whole, TIGHT, LATER)
     assert [job.path for job in jobs.completed(whole)] == [kept.path] and kept.examples.exists()
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_what_attempts_and_probes_are_counted_by_is_kept(whole: Home, searched: bool) -> None:
+    """Refused jobs of a queued batch: else the ladder would begin anew with an adapter of long ago. And what a search
+    of a batch that was set aside has found so far."""
+    directory = jobs.active(whole)[0]
+    job = directory.job()
+    Result(adapter="helper/git-v9.0").write(directory.result_file)
+    Verdict(
+        job=job.id, candidate="helper/git-v9.0", incumbent=(), promote=False, reason="worse", findings=(), created=0
+    ).write(directory.verdict_file)
+    kept = jobs.complete(whole, directory)
+    if searched:
+        batch = batches.find(whole, job.batch)
+        batches.set_aside(whole, batch, "worse")
+        files.write(whole.search(batch.persona, batch.domain, batch.id), b"{}")
+    else:
+        following = jobs.next_id(whole, job.batch)
+        assert following != job.id
+    pruning.carry_out(whole, TIGHT, LATER)
+    assert [found.path for found in jobs.completed(whole)] == [kept.path]
+    if not searched:
+        assert jobs.next_id(whole, job.batch) == following
 
 
 def everything(home: Home) -> list[Any]:

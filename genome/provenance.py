@@ -139,6 +139,20 @@ def find(home: Home, signal_id: str, persona: str = "", domain: str = "") -> Pla
     return fitting[0]
 
 
+def superseded_by(home: Home, place: Place) -> tuple[str, ...]:
+    """Ids of the signals that lost against this one, where no other answers its question."""
+    line = place.stored.signal
+    if place.state not in ("queued", "archived", "set aside"):
+        return ()
+    asked = _walk(home, place.persona, place.domain, lambda each: each != place.id, tombstones.needle(line.input))
+    rivals = [
+        each
+        for each in asked
+        if each.stored.signal.teaches and not each.stored.retracted and each.stored.signal.question == line.question
+    ]
+    return tuple(each.id for each in rivals) if all(each.state == "superseded" for each in rivals) else ()
+
+
 def versions(home: Home) -> dict[str, Manifest]:
     """Every version there is or was, by its id."""
     pruned = home.lineage("x").parent

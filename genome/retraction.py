@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genome import batches, files, jobs, provenance, rebuilding, registry, tombstones
+from genome import batches, dropped, files, jobs, provenance, rebuilding, registry, rejected, tombstones
 from genome.batches import Batch
 from genome.errors import Conflict, Damaged, InvalidInput
 from genome.jobs import JobDirectory, Result
 from genome.layout import Home
-from genome.provenance import Place
 from genome.registry import Stack
-from genome.segments import Origin
 from genome.tombstones import Retraction
 
 WITHDRAWN = "a signal was retracted"
@@ -33,8 +31,6 @@ class Outcome:
     """What a retraction did."""
 
     retraction: Retraction
-    was: provenance.State
-    """The signal's state before."""
     marked: tuple[str, ...]
     """Versions that were trained on it, or descend from one that was."""
     serving: tuple[str, ...]
@@ -43,7 +39,11 @@ class Outcome:
     """Jobs whose batches are ordered again."""
     rebuild: Batch | None
     """Queued because of it."""
-    inbox: tuple[Path, ...]
+    was: provenance.State = "retracted"
+    """The signal's state before."""
+    superseded: tuple[str, ...] = ()
+    """Ids of signals that lost against it: they stay so, and nothing else answers that question."""
+    inbox: tuple[Path, ...] = ()
     """Dropped files that still hold its text."""
 
 
@@ -63,7 +63,9 @@ def retract(home: Home, signal_id: str, reason: str, now: float, place: tuple[st
             retraction = Retraction(signal=found.id, persona=names[0], domain=names[1], reason=reason.strip(),
                                     batch=batch, created=int(now * 1000))  # fmt: skip
             tombstones.put(home, retraction)
-        return _carry_out(home, retraction, now, found)
+        beaten = provenance.superseded_by(home, found)
+        outcome = replace(_carry_out(home, retraction, now), was=found.state, superseded=beaten)
+    return replace(outcome, inbox=tuple(dropped.holding(home, names, found.id, now)))
 
 
 def settle(home: Home, now: float) -> None:
@@ -94,8 +96,7 @@ def _refused(home: Home, names: tuple[str, str]) -> bool:
     return any(jobs.refused(home, old.id) for old in tried)
 
 
-def _carry_out(home: Home, retraction: Retraction, now: float, found: Place | None = None) -> Outcome:
-    """``found``: where the signal lay before, where that is known."""
+def _carry_out(home: Home, retraction: Retraction, now: float) -> Outcome:
     persona, domain, signal_id = retraction.persona, retraction.domain, retraction.signal
     for path in batches.all_segments(home, persona, domain):
         tombstones.bury(path, signal_id)
@@ -112,9 +113,9 @@ def _carry_out(home: Home, retraction: Retraction, now: float, found: Place | No
     if rebuilt or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
         with suppress(Conflict):  # there is nothing to go on from: a rollback is left
             rebuild = rebuilding.queue(home, persona, domain, rebuilding.because_of(signal_id), now)
+    rejected.blank(home, persona, domain, signal_id)
     tombstones.carried_out(home, retraction)
-    inbox = tuple(_dropped(home, found.stored.origin if found else None))
-    return Outcome(retraction, found.state if found else "retracted", marked, serving, withdrawn, rebuild, inbox)
+    return Outcome(retraction, marked, serving, withdrawn, rebuild)
 
 
 def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterator[str]:
@@ -294,14 +295,3 @@ def _set_aside_empty(home: Home, retraction: Retraction) -> None:
     for batch in batches.queued(home, retraction.persona, retraction.domain):
         if batch.id == retraction.batch and not rebuilding.teaches(home, batch):
             batches.set_aside(home, batch, "every signal it could teach was retracted")
-
-
-def _dropped(home: Home, origin: Origin | None) -> Iterator[Path]:
-    """The file a signal came from, if it still lies in the drop zone. A file's key begins with its device and inode."""
-    if origin is None:
-        return
-    for path in (*home.buffer.glob("*.jsonl*"), *home.inbox.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            if origin.file.startswith(f"{status.st_dev:x}-{status.st_ino:x}-"):
-                yield path

@@ -148,6 +148,60 @@ def test_a_dropped_line_keeps_its_origin(home: Home, drop: Any, correction: Any)
     assert again.commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW).duplicates == 2
 
 
+def test_files_are_named_by_what_they_hold(home: Home, drop: Any, correction: Any) -> None:
+    """Every one with a line of that id, given or the hash of what it says, whatever it is called and wherever it came
+    from; none that only has the inode of the first."""
+    from genome import intake
+    from genome.intake import Reading, Scan
+
+    first = drop(correction(1), correction(2))
+    again = home.inbox / "again.jsonl"
+    again.write_bytes(first.read_bytes())
+    other = home.inbox / "other.jsonl"
+    other.write_bytes(json.dumps(correction(3)).encode() + b"\n")
+    into = Buffer(home, Intake())
+    into.load()
+    for found in list(intake.drops(home, Scan(NOW, 0))):
+        into.commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW)
+    stored = list(segments.scan_all(home.pending(PERSONA, DOMAIN).glob("*.jsonl")))
+    wanted = next(each.signal.id for each in stored if each.signal.input == correction(2)["input"])
+    first.write_bytes(json.dumps(correction(1)).encode() + b"\n")  # the same inode and first line
+    assert retract(home, wanted).inbox == (again,)
+
+
+def test_a_refused_line_that_was_taken_after_all_is_blanked(home: Home, drop: Any, correction: Any) -> None:
+    """Its text lies in rejected/ in base64; what is left of it is never taken for a line that is refused still."""
+    from test_buffer import opened, take
+
+    from genome import rejected
+    from genome.retry import retry
+
+    drop(secret(correction, personaId=None), b"nope", correction(1, personaId=None))
+    assert take(home, opened(home)).rejected == 3 and texts(home, SECRET)
+    retry(home, Intake(default_persona=PERSONA), NOW)
+    assert take(home, opened(home)).accepted == 2
+    (day,) = rejected.days(home)
+    length = day.stat().st_size
+    assert {path.parent for path in retract(home).inbox} == {home.inbox, home.inbox / PERSONA / DOMAIN}
+    assert texts(home, SECRET) == [] and day.stat().st_size == length
+    assert [line.raw_bytes for line in rejected.read(home)] == [b"nope"] and whole(home)["retracted"] == 1
+    assert retry(home, Intake(default_persona=PERSONA), NOW).lines == 0
+
+
+def test_what_lost_against_it_is_named(trained: TrainedHome, signal: Make) -> None:
+    """Nothing teaches that question any more, and whoever retracts can drop it again; not where another still does."""
+    home = trained.home
+    trained.batch([
+        signal(1, id="loser", timestamp=1), signal(1, id="winner", correctOutput="b", timestamp=2),
+        signal(2, id="beaten", timestamp=1), signal(2, id="one", correctOutput="b", timestamp=2),
+        signal(2, id="two", correctOutput="b", context=None, session="s", timestamp=3),
+        *(signal(10 + i) for i in range(9)),
+    ])  # fmt: skip
+    assert retract(home, "winner").superseded == ("loser",)
+    assert retract(home, "winner").superseded == ()
+    assert retract(home, "one").superseded == ()
+
+
 def test_an_archived_signal_goes_from_everything(trained: TrainedHome, signal: Make) -> None:
     """Segment, ended job's examples and replay; its versions are marked, and a rebuild is queued without it."""
     home = trained.home

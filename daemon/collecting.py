@@ -47,6 +47,10 @@ class Harvest:
     """File, row and reason."""
     asked: int = 0
     """Turns a language model was asked about."""
+    duplicates: int = 0
+    """Signals that say what another of these says, or have its id."""
+    silent: int = 0
+    """Rows that could be read, and in which nothing was found."""
 
 
 def gather(order: Order, now: float, limits: Intake, endpoint: ChatEndpoint | None = None) -> Harvest:
@@ -66,12 +70,15 @@ def gather(order: Order, now: float, limits: Intake, endpoint: ChatEndpoint | No
         else:
             collected, refused = collectors.gather(order.collector, found, defaults, order.mapping)
         read += len(found) - len(refused)
+        harvest.silent += len(found) - len(refused) - len({one.row for one in collected})
         harvest.refused += [(str(path), row.number, row.trouble) for row in refused]
         for one in collected:
             if len(_line(one)) > limits.max_line_bytes:
                 reason = f"a signal is longer than {limits.max_line_bytes} bytes (intake.max_line_bytes)"
-                harvest.refused.append((str(path), 0, reason))
-            elif one.signal.id not in known:
+                harvest.refused.append((str(path), one.row, reason))
+            elif one.signal.id in known:
+                harvest.duplicates += 1
+            else:
                 known.add(one.signal.id)
                 harvest.collected.append(one)
     if harvest.refused and not read:
@@ -116,21 +123,34 @@ async def _classified(
 ) -> tuple[list[Collected], list[Row], int]:
     """Transcripts, read by rules and then by a language model. Signals, refused rows, and how often it was asked."""
     refused: list[Row] = []
-    read: list[tuple[Conversation, dict[int, Reading]]] = []
+    read: list[tuple[Row, Conversation, dict[int, Reading]]] = []
     for row in found:
         try:
             if row.trouble:
                 raise InvalidInput(row.trouble)
             conversation = conversations.read(row.value)
-            read.append((conversation, transcripts.readings(conversation)))
+            _check_text(conversation)
+            read.append((row, conversation, transcripts.readings(conversation)))
         except InvalidInput as error:
             refused.append(Row(row.number, row.value, str(error)))
-    doubts = [(each, place) for each in read for place in transcripts.doubtful(each[1])]
+    doubts = [((each[1], each[2]), place) for each in read for place in transcripts.doubtful(each[2])]
     await _ask(doubts, endpoint)
     collected: list[Collected] = []
-    for conversation, readings in read:
-        collected += collectors.checked(transcripts.signals(conversation, readings), defaults)
+    for row, conversation, readings in read:
+        try:
+            collected += collectors.checked(transcripts.signals(conversation, readings), defaults, row.number)
+        except InvalidInput as error:  # what was asked about the others is paid for
+            refused.append(Row(row.number, row.value, str(error)))
     return collected, refused, len(doubts)
+
+
+def _check_text(conversation: Conversation) -> None:
+    """Raises InvalidInput if it could not be sent to a model."""
+    for said in conversation.messages:
+        try:
+            said.text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("a message holds half of a surrogate pair, which is no text") from None
 
 
 async def _ask(doubts: Sequence[tuple[tuple[Conversation, dict[int, Reading]], int]], endpoint: ChatEndpoint) -> None:
@@ -151,8 +171,11 @@ async def _ask(doubts: Sequence[tuple[tuple[Conversation, dict[int, Reading]], i
             else:
                 readings[place] = judged.reading(reply, turn)
 
-    async with anyio.create_task_group() as group:
-        for (conversation, readings), place in doubts:
-            group.start_soon(one, conversation, readings, place)
+    try:
+        async with anyio.create_task_group() as group:
+            for (conversation, readings), place in doubts:
+                group.start_soon(one, conversation, readings, place)
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
     if failed:
         raise failed[0]

@@ -13,7 +13,7 @@ import anyio.to_thread
 from daemon import anchors, orders
 from daemon.events import Alarm, Alarms, Announcer
 from daemon.worker_client import WorkerClient
-from genome import batches, files, jobs, trigger_facts, triggers
+from genome import batches, files, jobs, retraction, trigger_facts, triggers
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import Damaged, GenomeError
@@ -157,8 +157,12 @@ class Planner:
 
 
 def unordered(home: Home) -> list[Batch]:
-    """Queued batches that want a job now: one a domain, and none while the domain's last is under way."""
+    """Queued batches that want a job now: one a domain, and none while the domain's last is under way.
+
+    Rebuilds that would bring back what was taken out of service are set aside first.
+    """
     with files.locked(home.lock):  # the gate and the runner move what has ended
+        retraction.drop_stale(home, time.time())
         known = {directory.id for directory in jobs.completed(home)}
         busy = {(job.persona, job.domain) for job in (directory.job() for directory in jobs.active(home))}
         waiting = batches.all_queued(home)

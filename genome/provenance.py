@@ -15,7 +15,7 @@ from typing import Literal
 from genome import adapters, batches, curriculum, files, jobs, registry, segments, tombstones
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
-from genome.errors import Conflict, InvalidInput, NotFound
+from genome.errors import Conflict, Damaged, InvalidInput, NotFound
 from genome.layout import Home
 from genome.quality import Verdict
 from genome.registry import Stack
@@ -139,6 +139,20 @@ def find(home: Home, signal_id: str, persona: str = "", domain: str = "") -> Pla
     return fitting[0]
 
 
+def superseded_by(home: Home, place: Place) -> tuple[str, ...]:
+    """Ids of the signals that lost against this one, where no other answers its question."""
+    line = place.stored.signal
+    if place.state not in ("queued", "archived", "set aside"):
+        return ()
+    asked = _walk(home, place.persona, place.domain, lambda each: each != place.id, tombstones.needle(line.input))
+    rivals = [
+        each
+        for each in asked
+        if each.stored.signal.teaches and not each.stored.retracted and each.stored.signal.question == line.question
+    ]
+    return tuple(each.id for each in rivals) if all(each.state == "superseded" for each in rivals) else ()
+
+
 def versions(home: Home) -> dict[str, Manifest]:
     """Every version there is or was, by its id."""
     pruned = home.lineage("x").parent
@@ -211,13 +225,26 @@ def holds(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, str]) 
     return (False, names) in found or any(anchor and job[0] == names[0] and job != names for anchor, job in found)
 
 
+def lines_of(directory: jobs.JobDirectory, signal_id: str) -> tuple[bytes, list[tuple[int, int, jobs.Example]]]:
+    """A job's examples as they are written, and (begin, end, example) of each of that id: no other is decoded."""
+    data = directory.examples.read_bytes() if directory.examples.exists() else b""
+    try:
+        found = [
+            (begin, end, jobs.Example.model_validate_json(data[begin:end]))
+            for begin, end in tombstones.spans(data, tombstones.needle(signal_id))
+        ]
+    except ValueError as error:
+        raise Damaged(f"{directory.examples} cannot be read: {error}") from error
+    return data, [each for each in found if each[2].id == signal_id]
+
+
 def _examples(directory: jobs.JobDirectory, signal_id: str) -> set[tuple[bool, tuple[str, str]]]:
     """(whether it is an anchor, persona and domain of the job) of each example of that id."""
-    if not directory.examples.exists() or tombstones.needle(signal_id) not in directory.examples.read_bytes():
+    _, found = lines_of(directory, signal_id)
+    if not found:
         return set()
     job = directory.job()
-    found = (each for each in jobs.read_examples(directory.examples) if each.id == signal_id)
-    return {(each.anchor, (job.persona, job.domain)) for each in found}
+    return {(each.anchor, (job.persona, job.domain)) for _, _, each in found}
 
 
 def _walk(home: Home, persona: str, domain: str, wanted: Callable[[str], bool], needle: bytes = b"") -> Iterator[Place]:

@@ -14,9 +14,12 @@ from typing import TypeVar
 import msgspec
 import xxhash
 
-from genome.errors import Damaged
+from genome import files
+from genome.errors import Damaged, InvalidInput
 from genome.layout import Home
+from genome.lines import Reader
 from genome.segments import Origin
+from genome.signals import Defaults
 
 _ENCODER = msgspec.json.Encoder()
 T = TypeVar("T")
@@ -79,6 +82,36 @@ def retried(home: Home) -> set[tuple[str, int, int]]:
     """Identities of the lines that were given to the inbox again."""
     path = home.retried
     return {line.identity for _, line in _scan(path, 0, Retried)} if path.exists() else set()
+
+
+def blank(home: Home, persona: str, domain: str, signal_id: str) -> None:
+    """Takes a signal's text out of the lines that were refused, given to the inbox again, and became that signal.
+
+    In place and to the same length: the days' files are the daemon's, which appends to them and goes by their lengths.
+    The blank line is said to be retried first, so that it is never taken for one that is refused still.
+    """
+    gone, reader = retried(home), Reader()
+    for path in days(home) if gone else ():
+        start = 0
+        for end, line in scan(path, 0):
+            if line.identity in gone and _became(line, reader, (persona, domain, signal_id)):
+                left = msgspec.structs.replace(line, raw="A" * len(line.raw))
+                files.append(home.retried, encode([Retried(left.identity, "", line.time)]))
+                with path.open("r+b") as stream:
+                    stream.seek(start)
+                    whole = stream.read(end - start)
+                    stream.seek(start)
+                    stream.write(whole.replace(line.raw.encode(), left.raw.encode()))
+                files.sync_file(path)
+            start = end
+
+
+def _became(line: Rejected, reader: Reader, wanted: tuple[str, str, str]) -> bool:
+    try:
+        read = reader.line(line.raw_bytes, Defaults(0, *wanted[:2]))
+    except InvalidInput:
+        return False
+    return (read.persona_id, read.domain, read.id) == wanted
 
 
 def scan(path: Path, start: int, pass_over_damage: bool = False) -> Iterator[tuple[int, Rejected]]:

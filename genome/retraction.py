@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genome import batches, curriculum, files, jobs, provenance, rebuilding, registry, tombstones
+from genome import batches, dropped, files, jobs, provenance, rebuilding, registry, rejected, tombstones
 from genome.batches import Batch
-from genome.errors import Damaged, InvalidInput
+from genome.errors import Conflict, Damaged, InvalidInput
 from genome.jobs import JobDirectory, Result
 from genome.layout import Home
-from genome.provenance import Place
 from genome.registry import Stack
-from genome.segments import Origin
 from genome.tombstones import Retraction
 
 WITHDRAWN = "a signal was retracted"
@@ -33,8 +31,6 @@ class Outcome:
     """What a retraction did."""
 
     retraction: Retraction
-    was: provenance.State
-    """The signal's state before."""
     marked: tuple[str, ...]
     """Versions that were trained on it, or descend from one that was."""
     serving: tuple[str, ...]
@@ -43,7 +39,11 @@ class Outcome:
     """Jobs whose batches are ordered again."""
     rebuild: Batch | None
     """Queued because of it."""
-    inbox: tuple[Path, ...]
+    was: provenance.State = "retracted"
+    """The signal's state before."""
+    superseded: tuple[str, ...] = ()
+    """Ids of signals that lost against it: they stay so, and nothing else answers that question."""
+    inbox: tuple[Path, ...] = ()
     """Dropped files that still hold its text."""
 
 
@@ -63,22 +63,40 @@ def retract(home: Home, signal_id: str, reason: str, now: float, place: tuple[st
             retraction = Retraction(signal=found.id, persona=names[0], domain=names[1], reason=reason.strip(),
                                     batch=batch, created=int(now * 1000))  # fmt: skip
             tombstones.put(home, retraction)
-        return _carry_out(home, retraction, now, found)
+        beaten = provenance.superseded_by(home, found)
+        outcome = replace(_carry_out(home, retraction, now), was=found.state, superseded=beaten)
+    return replace(outcome, inbox=tuple(dropped.holding(home, names, found.id, now)))
 
 
 def settle(home: Home, now: float) -> None:
     """Ends every retraction that was interrupted. Under the home's lock.
 
     One that a damaged file keeps from its end is left: `genome fsck` names both, and nothing else has to wait for it.
+    A rebuild is queued as well where what serves everybody is tainted and none waits: a canary became that, or somebody
+    deployed it. Not again where the gate refused the same one.
     """
     for names in home.domains():
-        for retraction in tombstones.unfinished(home, *names):
-            with suppress(Damaged):
-                _carry_out(home, retraction, now)
+        _end_interrupted(home, names, now)
+        with suppress(Damaged, Conflict):
+            taints, served = provenance.taints(home), rebuilding.serving(home, *names)
+            if served in taints and not rebuilding.standing(home, *names) and not _refused(home, names):
+                rebuilding.queue(home, *names, rebuilding.because_of(taints[served][0]), now)
 
 
-def _carry_out(home: Home, retraction: Retraction, now: float, found: Place | None = None) -> Outcome:
-    """``found``: where the signal lay before, where that is known."""
+def _end_interrupted(home: Home, names: tuple[str, str], now: float) -> None:
+    for retraction in tombstones.unfinished(home, *names):
+        with suppress(Damaged):
+            _carry_out(home, retraction, now)
+
+
+def _refused(home: Home, names: tuple[str, str]) -> bool:
+    """Whether the rebuild that is wanted now was tried, and the gate refused it."""
+    wanted = rebuilding.plan(home, *names)
+    tried = (old for old in batches.set_aside_batches(home, *names) if wanted.is_of(old))
+    return any(jobs.refused(home, old.id) for old in tried)
+
+
+def _carry_out(home: Home, retraction: Retraction, now: float) -> Outcome:
     persona, domain, signal_id = retraction.persona, retraction.domain, retraction.signal
     for path in batches.all_segments(home, persona, domain):
         tombstones.bury(path, signal_id)
@@ -86,15 +104,18 @@ def _carry_out(home: Home, retraction: Retraction, now: float, found: Place | No
     marked = (*trained, *descendants)
     _end_promoted(home, persona, domain)
     serving = tuple(each for each in marked if each in provenance.serving(home))
-    withdrawn = tuple(_withdraw_jobs(home, retraction, bool(serving)))
+    # Of a canary there is none: it may yet go, and `settle` queues one should it come to serve everybody.
+    rebuilt = rebuilding.serving(home, persona, domain) in marked
+    withdrawn = tuple(_withdraw_jobs(home, retraction, rebuilt))
     _scrub(home, retraction)
     _set_aside_empty(home, retraction)
     rebuild = None
-    if serving or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
-        rebuild = rebuilding.queue(home, persona, domain, f"{signal_id} was retracted", now)
+    if rebuilt or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
+        with suppress(Conflict):  # there is nothing to go on from: a rollback is left
+            rebuild = rebuilding.queue(home, persona, domain, rebuilding.because_of(signal_id), now)
+    rejected.blank(home, persona, domain, signal_id)
     tombstones.carried_out(home, retraction)
-    inbox = tuple(_dropped(home, found.stored.origin if found else None))
-    return Outcome(retraction, found.state if found else "retracted", marked, serving, withdrawn, rebuild, inbox)
+    return Outcome(retraction, marked, serving, withdrawn, rebuild)
 
 
 def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterator[str]:
@@ -115,7 +136,7 @@ def _withdraw_jobs(home: Home, retraction: Retraction, rebuilt: bool) -> Iterato
 def _scrubbing_will_do(home: Home, directory: JobDirectory) -> bool:
     """Whether a job was held by hand before anything was started, and has other signals to train on."""
     untouched = directory.held.exists() and directory.result() is None and not directory.events()
-    return untouched and bool(curriculum.training_part(home, batches.find(home, directory.job().batch)))
+    return untouched and rebuilding.teaches(home, batches.find(home, directory.job().batch))
 
 
 def _end_promoted(home: Home, persona: str, domain: str) -> None:
@@ -175,6 +196,8 @@ def unwanted(home: Home, directory: JobDirectory, stack: Stack) -> str:
     waiting = {batch.id: batch for batch in batches.queued(home, job.persona, job.domain)}
     if job.batch not in waiting:
         return "its batch is no longer queued"
+    if stale := rebuilding.stale(home, waiting[job.batch]):
+        return stale
     if waiting[job.batch].rebuilds:
         lost = rebuilding.lost(home, waiting[job.batch])
         return f"it lacks what {', '.join(sorted(lost))} taught, which is served" if lost else ""
@@ -191,22 +214,56 @@ def dismiss(home: Home, directory: JobDirectory, reason: str, now: float) -> Non
     job = directory.job()
     Result(reason=reason, withdrawn=True).write(directory.result_file)
     for old in rebuilding.standing(home, job.persona, job.domain):
-        if old.id == job.batch and rebuilding.lost(home, old):
-            batches.set_aside(home, old, reason)
-            if rebuilding.serving(home, job.persona, job.domain) in provenance.taints(home):
-                rebuilding.queue(home, job.persona, job.domain, old.reason, now)
+        if old.id == job.batch and (rebuilding.stale(home, old) or rebuilding.lost(home, old)):
+            _replace(home, old, reason, now)
     end_withdrawn(home, directory)
 
 
+def drop_stale(home: Home, now: float) -> None:
+    """Sets rebuilds aside that are not to be trained any more, with their jobs. For who orders; under the home's lock.
+
+    A candidate that a gate may be judging is left to it, with its batch.
+    """
+    for names in home.domains():
+        for old in rebuilding.standing(home, *names):
+            if not (reason := rebuilding.stale(home, old)):
+                continue
+            waiting = [each for each in jobs.active(home) if each.job().batch == old.id]
+            if all(_may_withdraw(home, each) for each in waiting):
+                for each in waiting:
+                    withdraw(home, each, reason)
+                _replace(home, old, reason, now)
+
+
+def _replace(home: Home, old: Batch, reason: str, now: float) -> None:
+    """Sets a rebuild aside; one that is up to date takes its place while what serves everybody is tainted."""
+    batches.set_aside(home, old, reason)
+    if rebuilding.serving(home, old.persona, old.domain) in provenance.taints(home):
+        with suppress(Conflict):
+            rebuilding.queue(home, old.persona, old.domain, old.reason, now)
+
+
 def recheck(home: Home, directory: JobDirectory) -> None:
-    """Withdraws a job that was just written, if a signal was retracted while its examples were gathered."""
+    """Withdraws a job that was just written, if a signal was retracted while its examples were gathered.
+
+    A retraction that was interrupted is ended first: until then every job of the domain would be gathered in vain.
+    """
     with files.locked(home.lock):
-        if not (directory.path / "job.json").exists() or directory.result() is not None:
+        if not (directory.path / "job.json").exists():
             return
         job = directory.job()
-        gone = {each.signal: each for each in tombstones.all_of(home, job.persona, job.domain)}
-        stale = [gone[each.id] for each in jobs.read_examples(directory.examples) if each.id in gone] if gone else []
-        if stale:
+        domains = [names for names in home.domains() if names[0] == job.persona]  # neighbours' signals are anchors
+        for names in domains:
+            _end_interrupted(home, names, job.created / 1000)
+        if not (directory.path / "job.json").exists() or directory.result() is not None:
+            return
+        drop_stale(home, job.created / 1000)
+        if not (directory.path / "job.json").exists() or directory.result() is not None:
+            return
+        gone = [each for names in domains for each in tombstones.all_of(home, *names)]
+        known = {each.id for each in jobs.read_examples(directory.examples)} if gone else set()
+        stale = [each for each in gone if each.signal in known]
+        if any(provenance.trains_on(directory, each.signal, (each.persona, each.domain)) for each in stale):
             withdraw(home, directory)
         for retraction in stale:
             _scrub(home, retraction)
@@ -227,24 +284,14 @@ def _scrub(home: Home, retraction: Retraction) -> None:
         trained = provenance.trains_on(directory, retraction.signal, names)
         if trained and directory.path.parent == home.completed_jobs and home.checkpoints(directory.id).exists():
             files.remove(home.checkpoints(directory.id))
-        kept = [line for line in directory.examples.read_bytes().splitlines(keepends=True)
-                if jobs.Example.model_validate_json(line).id != retraction.signal]  # fmt: skip
-        files.write(directory.examples, kept)
+        data, found = provenance.lines_of(directory, retraction.signal)
+        ends = [0, *(end for _, end, _ in found)]
+        begins = [*(begin for begin, _, _ in found), len(data)]
+        files.write(directory.examples, [data[a:b] for a, b in zip(ends, begins, strict=True)])
 
 
 def _set_aside_empty(home: Home, retraction: Retraction) -> None:
     """A batch that has nothing left to teach is not trained."""
     for batch in batches.queued(home, retraction.persona, retraction.domain):
-        if batch.id == retraction.batch and not curriculum.training_part(home, batch):
+        if batch.id == retraction.batch and not rebuilding.teaches(home, batch):
             batches.set_aside(home, batch, "every signal it could teach was retracted")
-
-
-def _dropped(home: Home, origin: Origin | None) -> Iterator[Path]:
-    """The file a signal came from, if it still lies in the drop zone. A file's key begins with its device and inode."""
-    if origin is None:
-        return
-    for path in (*home.buffer.glob("*.jsonl*"), *home.inbox.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            if origin.file.startswith(f"{status.st_dev:x}-{status.st_ino:x}-"):
-                yield path

@@ -9,6 +9,7 @@ So no offset, no mark of the ledger and no digest of a batch changes, and the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,15 @@ def tombstone(line: bytes, stored: Stored) -> bytes:
 def needle(signal_id: str) -> bytes:
     """What every line of an id, or of one that begins like it, holds: most others need not be decoded."""
     return _ENCODER.encode(signal_id)[:-1]
+
+
+def spans(data: bytes, wanted: bytes) -> Iterator[tuple[int, int]]:
+    """Where the lines begin and end that hold ``wanted``."""
+    at = data.find(wanted)
+    while at >= 0:
+        end = data.find(b"\n", at) + 1 or len(data)
+        yield data.rfind(b"\n", 0, at) + 1, end
+        at = data.find(wanted, end)
 
 
 def bury(path: Path, signal_id: str) -> None:

@@ -12,7 +12,7 @@ import whole_home
 from fixed import NOW
 
 from daemon import orders
-from genome import adapters, batches, jobs, registry
+from genome import adapters, batches, jobs, registry, rejected
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -89,7 +89,7 @@ class TrainedHome:
 
 
 def texts(home: Home, wanted: bytes) -> list[Path]:
-    """Files of a home, but the inbox, that hold some text, unpacked where they are compressed."""
+    """Files of a home, but the inbox, that hold some text, unpacked where they are compressed, and decoded."""
     import zstandard
 
     found = []
@@ -99,6 +99,8 @@ def texts(home: Home, wanted: bytes) -> list[Path]:
         data = path.read_bytes()
         if path.suffix == ".zst":
             data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        if path.parent == home.rejected:
+            data += b"".join(line.raw_bytes for _, line in rejected.scan(path, 0)) if path != home.retried else b""
         if wanted in data:
             found.append(path)
     return found

@@ -96,6 +96,10 @@ def dataset(
     _collect(_order("dataset", paths, persona, domain, mapping), _Options(home, json, dry_run))
 
 
+EXIT_REFUSED = 3
+"""Something was refused; the rest was taken."""
+REFUSALS = 20
+"""Shown at most; --json has all."""
 EXAMPLES = 3
 """Shown of each kind."""
 SHOWN = 100
@@ -123,7 +127,9 @@ def _collect(order: Order, given: _Options) -> None:
         endpoint = ChatEndpoint.of(config.endpoint)
     harvest = collecting.gather(order, time.time(), config.intake, endpoint)
     found = _counted(harvest)
-    said = [f"{path}:{number}: {reason}" for path, number, reason in harvest.refused]
+    said = [f"{path}:{number}: {reason}" for path, number, reason in harvest.refused[:REFUSALS]]
+    if len(harvest.refused) > REFUSALS:
+        said.append(f"… and {len(harvest.refused) - REFUSALS} more; --json lists all")
     if given.dry_run:
         found["examples"] = _examples(harvest)
         said += [_shown(example) for example in found["examples"]]
@@ -133,6 +139,8 @@ def _collect(order: Order, given: _Options) -> None:
         where = "lay in the inbox before" if before else "is in the inbox; the daemon takes it while it runs"
         said.append(f"{path} {where}")
     options.answer(found, given.json, "\n".join([*said, _summary(found)]))
+    if harvest.refused:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 def _counted(harvest: Harvest) -> dict[str, Any]:
@@ -143,6 +151,8 @@ def _counted(harvest: Harvest) -> dict[str, Any]:
         "by_type": dict(Counter(signal.type for signal in signals)),
         "by_reason": dict(Counter(one.why for one in harvest.collected)),
         "asked": harvest.asked,
+        "duplicates": harvest.duplicates,
+        "silent": harvest.silent,
         "refused": [{"file": path, "row": row, "reason": reason} for path, row, reason in harvest.refused],
     }
 
@@ -169,6 +179,10 @@ def _shown(example: dict[str, Any]) -> str:
 def _summary(found: dict[str, Any]) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["by_type"].items())
     counts = f"{found['teach']} teach, {len(found['refused'])} refused"
+    if found["silent"]:
+        counts += f"; {found['silent']} rows said nothing"
+    if found["duplicates"]:
+        counts += f"; {found['duplicates']} said again what another says, and are left out"
     text = f"{found['signals']} signals{f': {kinds}' if kinds else ''}; {counts}"
     return f"{text}; the endpoint was asked about {found['asked']} turns" if found["asked"] else text
 

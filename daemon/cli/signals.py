@@ -52,12 +52,31 @@ def retract(
     found = {
         "signal": made.signal, "persona": made.persona, "domain": made.domain, "reason": made.reason, "was": done.was,
         "adapters": done.marked, "serving": done.serving, "withdrawn_jobs": done.withdrawn,
-        "rebuild": done.rebuild.id if done.rebuild else None, "inbox": [str(path) for path in done.inbox],
+        "rebuild": done.rebuild.id if done.rebuild else None, "superseded": done.superseded,
+        "inbox": [str(path) for path in done.inbox], "waits": _waits(at, done),
     }  # fmt: skip
-    options.answer(found, json, "\n".join(_done(done)))
+    options.answer(found, json, "\n".join([*_done(at, done), *found["waits"]]))
 
 
-def _done(done: Outcome) -> list[str]:
+def _waits(home: Home, done: Outcome) -> list[str]:
+    """What keeps that from being trained, or from being served."""
+    from genome import files, registry
+
+    persona, said = done.retraction.persona, []
+    if not (done.rebuild or done.withdrawn):
+        return said
+    if not files.is_held(home.daemon_lock):
+        said.append("no daemon runs: nothing is trained again until one does: genome run")
+    if home.paused.exists():
+        said.append("training is paused: nothing is trained again until: genome continuous start")
+    if registry.pinned(home, persona):
+        said.append(f"{persona} is pinned: nothing else is served until: genome adapter unpin --persona {persona}")
+    return said
+
+
+def _done(home: Home, done: Outcome) -> list[str]:
+    from genome import rebuilding
+
     made = done.retraction
     said = [f"{made.signal} of {made.persona}/{made.domain} is retracted; it was {done.was}"]
     if done.marked:
@@ -66,11 +85,20 @@ def _done(done: Outcome) -> list[str]:
     if done.rebuild:
         start = done.rebuild.parent or "the base"
         said.append(f"{done.rebuild.id} trains again from {start} what the served version knew, without it")
+    elif done.serving and rebuilding.serving(home, made.persona, made.domain) not in done.marked:
+        said.append(
+            f"{', '.join(done.serving)} is on trial as a canary; it is made again should it come to serve everybody. "
+            f"End it now: genome adapter rollback --persona {made.persona}"
+        )
     elif done.serving:
         said.append(f"nothing is left to rebuild from; go back: genome adapter rollback --persona {made.persona}")
-    said += [
-        f"{path} still holds it; remove it, or intake does when it was kept for long enough" for path in done.inbox
-    ]
+    if done.superseded:
+        said.append(
+            f"it had superseded {', '.join(done.superseded)}, which stay so: nothing answers that question now. "
+            "Drop the right answer again under another id"
+        )
+    kept = "in a line of its own; remove that, or intake does when the file was kept for long enough"
+    said += [f"{path} still holds it, {kept}" for path in done.inbox]
     return said
 
 
@@ -89,7 +117,9 @@ def _shown(home: Home, found: OfSignal) -> dict[str, Any]:
 def _part(found: OfSignal) -> str | None:
     if found.place.batch is None or found.place.state not in ("queued", "archived", "set aside"):
         return None
-    return "held out" if found.held_out else "trained"
+    if found.held_out:
+        return "held out, trained later" if found.trained else "held out"
+    return "trained"
 
 
 def _told(home: Home, found: OfSignal) -> list[str]:

@@ -23,16 +23,18 @@ class Collector:
 
     collect: Callable[[Any, Collection[str]], Reader]
     """Of one row, and which of its fields were taken from columns that somebody named."""
-    check: Callable[[Iterable[Any]], None] = lambda _: None
-    """Of all rows of a file together: raises InvalidInput if they cannot be understood."""
+    fields: frozenset[str] = frozenset()
+    """That a column may be named for."""
+    understood: Callable[[Sequence[Any]], Sequence[Any]] = lambda values: values
+    """All rows of a file, with what only all of them tell; raises InvalidInput if they cannot be understood."""
 
 
 COLLECTORS: dict[str, Collector] = {
     "transcripts": Collector(transcripts.collect),
-    "reactions": Collector(reactions.collect, reactions.check),
+    "reactions": Collector(reactions.collect, reactions.FIELDS, reactions.understood),
     "tools": Collector(tools.collect),
-    "peers": Collector(peers.collect),
-    "dataset": Collector(dataset.collect),
+    "peers": Collector(peers.collect, peers.FIELDS),
+    "dataset": Collector(dataset.collect, dataset.FIELDS),
 }
 
 
@@ -42,6 +44,8 @@ class Collected:
 
     signal: Signal
     why: str
+    row: int = 0
+    """Number of the row it is of."""
 
 
 def gather(
@@ -52,23 +56,26 @@ def gather(
     InvalidInput where the file as a whole cannot be understood. ``mapping``: the column each field is taken from.
     """
     collector, named = COLLECTORS[name], mapping or {}
+    if unknown := sorted(set(named) - collector.fields):
+        raise InvalidInput(f"{name} has no field {', '.join(unknown)}", f"It has {', '.join(sorted(collector.fields))}")
     rows = [_renamed(row, named) for row in rows]
-    collector.check([row.value for row in rows if not row.trouble])
+    values = iter(collector.understood([row.value for row in rows if not row.trouble]))
+    rows = [row if row.trouble else replace(row, value=next(values)) for row in rows]
     collected: list[Collected] = []
     refused: list[Row] = []
     for row in rows:
         try:
             if row.trouble:
                 raise InvalidInput(row.trouble)
-            collected += checked(collector.collect(row.value, named), defaults)
+            collected += checked(collector.collect(row.value, named), defaults, row.number)
         except InvalidInput as error:
             refused.append(replace(row, trouble=str(error)))
     return collected, refused
 
 
-def checked(found: Iterable[Found], defaults: Defaults) -> list[Collected]:
+def checked(found: Iterable[Found], defaults: Defaults, row: int = 0) -> list[Collected]:
     """``found`` as signals of ``defaults``'s persona and domain."""
-    return [Collected(from_object(one.fields, defaults), one.why) for one in found]
+    return [Collected(from_object(one.fields, defaults), one.why, row) for one in found]
 
 
 def _renamed(row: Row, mapping: Mapping[str, str]) -> Row:

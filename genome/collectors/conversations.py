@@ -7,9 +7,9 @@ Read are chat messages (`messages`), ShareGPT (`conversations` of `from` and `va
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from genome.errors import InvalidInput
@@ -21,6 +21,8 @@ ROLES = {
     "ai": "assistant", "system": "system", "developer": "system",
     "tool": "tool", "function": "tool", "observation": "tool", "function_call": "tool", "function_response": "tool",
 }  # fmt: skip
+LEAST_SECONDS = 1e8
+"""A smaller number as text is no time but a date without its dashes."""
 SECONDS_BELOW = 1e11
 """A smaller time is in seconds since 1970, a larger one in milliseconds: as the latter it would lie before 1974."""
 
@@ -40,6 +42,8 @@ class Said:
     """Tools were asked between the question and this answer: it cannot be known from the question alone."""
     raw: dict[str, Any] = field(default_factory=dict, compare=False)
     """The message as it came."""
+    before: tuple[dict[str, Any], ...] = field(default=(), compare=False)
+    """Messages of the same side just before it, that it is one turn with, as they came."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class Conversation:
                 continue
             said = replace(said, from_tools=tools and said.role == "assistant")
             if turns and turns[-1].role == said.role:
-                said = replace(said, text=f"{turns[-1].text}\n\n{said.text}")
-                turns.pop()
+                last = turns.pop()
+                said = replace(said, text=f"{last.text}\n\n{said.text}", before=(*last.before, last.raw))
             turns.append(said)
         return tuple(turns)
 
@@ -70,7 +74,7 @@ def read(value: Any) -> Conversation:
         value = {"messages": value}
     if not isinstance(value, dict):
         raise InvalidInput(f"not a conversation but a {type(value).__name__}")
-    messages = [_said(message) for message in _messages(value)]
+    messages = [said for message in _messages(value) for said in _said(message)]
     session = next(
         (str(value[key]) for key in ("session", "session_id", "conversation_id", "id") if value.get(key)), None
     )
@@ -93,17 +97,31 @@ def about(turns: Sequence[Said], answer: int, question: int, conversation: Conve
 
 
 def millis(value: dict[str, Any]) -> int | None:
-    """When it was said: seconds, milliseconds, or ISO 8601, under one of the usual names."""
+    """When it was said: seconds, milliseconds, also as text, or ISO 8601, under one of the usual names.
+
+    ISO 8601 without an offset is read as UTC, so that a file says the same on every machine.
+    """
     for key in ("timestamp", "created_at", "create_time", "created", "time"):
         found = value.get(key)
+        if isinstance(found, str) and (number := _epoch(found)) is not None:
+            found = number
         if isinstance(found, str) and found:
             try:
-                return int(datetime.fromisoformat(found).timestamp() * 1000)
-            except ValueError:
+                said = datetime.fromisoformat(found)
+                return int((said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp() * 1000)
+            except (ValueError, OverflowError):
                 continue
         if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) and found > 0:
             return int(found * 1000 if found < SECONDS_BELOW else found)
     return None
+
+
+def _epoch(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number >= LEAST_SECONDS else None
 
 
 def adapter(value: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,7 +157,9 @@ def _branch(nodes: dict[str, Any], leaf: Any) -> list[dict[str, Any]]:
     return found[::-1]
 
 
-def _said(message: Any) -> Said:
+def _said(message: Any) -> Iterator[Said]:
+    """What one message says. Calls and results of tools may be blocks of its content: results are the tools' words,
+    whosever message they came in."""
     if not isinstance(message, dict):
         raise InvalidInput(f"a message is no object but {SHOWN.repr(message)}")
     named = message.get("role") or message.get("from")
@@ -147,7 +167,20 @@ def _said(message: Any) -> Said:
     if role is None:
         raise InvalidInput(f"a message is from {SHOWN.repr(named)}, who is none of {', '.join(sorted(ROLES))}")
     content = message.get("content", message.get("value", message.get("text")))
-    return Said(role, _text(content), millis(message), adapter(message), raw=message)
+    at, by = millis(message), adapter(message)
+    whole = content if isinstance(content, list) else []
+    blocks = [block for block in whole if isinstance(block, dict)]
+    results = [block for block in blocks if block.get("type") == "tool_result"]
+    for block in results:
+        raw = {**block, "tool_call_id": block.get("tool_use_id")}
+        yield Said("tool", _text(block.get("content")), at, by, raw=raw)
+    calls = [
+        {"id": block.get("id"), "function": {"name": block.get("name"), "arguments": block.get("input")}}
+        for block in blocks
+        if block.get("type") == "tool_use"
+    ]
+    if not results or len(results) < len(whole):
+        yield Said(role, _text(content), at, by, raw={**message, "tool_calls": calls} if calls else message)
 
 
 def _text(content: Any) -> str:

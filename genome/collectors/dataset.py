@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from genome.collectors import conversations
-from genome.collectors.found import Found, Reader, need, text
+from genome.collectors.found import CARRIED, Found, Reader, need, text
 from genome.errors import InvalidInput
+from genome.signals import WEIGHTS
 
 QUESTIONS = ("instruction", "question", "query", "prompt", "input", "problem")
 ANSWERS = (
@@ -22,8 +23,11 @@ ANSWERS = (
     "solution",
 )
 REFUSED = ("wrong_output", "wrongOutput", "rejected")
-CARRIED = ("context", "session", "source", "weight", "id")
+TAKEN = ("context", "session")
 """Taken as they are, where a row has them."""
+NAMED = ("source", "weight", "id")
+"""Only where their column was named: data sets number their rows, and say from where they were copied."""
+FIELDS = CARRIED | {*QUESTIONS, *ANSWERS, *REFUSED, *TAKEN, *NAMED, "system"}
 
 
 def collect(row: Any, named: Collection[str]) -> Reader:
@@ -46,7 +50,8 @@ def _row(row: Mapping[str, Any], named: Collection[str]) -> Found:
         fields["history"] = [{"role": "system", "content": system}]
     if wrong := text(row, *REFUSED):
         fields |= {"type": "correction", "wrong_output": wrong}
-    fields |= {name: row[name] for name in CARRIED if row.get(name) not in (None, "")}
+    taken = {*TAKEN, *(name for name in NAMED if name in named or (name == "source" and row.get(name) in WEIGHTS))}
+    fields |= {name: row[name] for name in taken if row.get(name) not in (None, "")}
     if (at := conversations.millis(dict(row))) is not None:
         fields["timestamp"] = at
     return Found(fields, "it was imported")

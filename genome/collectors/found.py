@@ -31,6 +31,8 @@ class Found:
 
 
 Reader = Iterator[Found]
+CARRIED = frozenset(("timestamp", "session"))
+"""What any row may say beside what is its own."""
 
 
 def text(row: Mapping[str, Any], *names: str) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from genome.collectors import conversations
 from genome.collectors.conversations import Conversation, Said
-from genome.collectors.found import PRAISED, Found, Reader, need, text
+from genome.collectors.found import CARRIED, PRAISED, Found, Reader, need, text
 from genome.errors import InvalidInput
 from genome.signals import SHOWN
 
 QUESTIONS = ("question", "input", "prompt", "query")
 ANSWERS = ("answer", "output", "response", "completion")
 BETTER = ("better", "better_answer", "correction", "corrected", "correct_output", "correctOutput")
+FIELDS = CARRIED | {*QUESTIONS, *ANSWERS, *BETTER, "adapter", "history", "reviewer", "verdict"}
 RIGHT = frozenset((
     "right", "correct", "good", "ok", "okay", "pass", "passed", "approve", "approved", "accept", "accepted",
     "yes", "true",

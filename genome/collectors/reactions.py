@@ -5,12 +5,12 @@ A line is one question with its answer, or a conversation whose messages carry r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from genome.collectors import conversations, turns
 from genome.collectors.conversations import Conversation, Said
-from genome.collectors.found import RATED, STATED, Found, Reader, need, text
+from genome.collectors.found import CARRIED, RATED, STATED, Found, Reader, need, text
 from genome.collectors.transcripts import stands_for
 from genome.errors import InvalidInput
 from genome.signals import SHOWN
@@ -20,6 +20,9 @@ EDITED = ("edited", "edited_answer", "edited_output", "corrected", "correction",
 COMMENTS = ("comment", "reason", "feedback_text", "note")
 QUESTIONS = ("input", "question", "prompt", "query", "instruction")
 ANSWERS = ("output", "answer", "response", "completion", "reply", "wrong_output")
+FIELDS = CARRIED | {*RATINGS, *EDITED, *COMMENTS, *QUESTIONS, *ANSWERS, "adapter", "history", "scale", "stars"}
+THUMBS = ("liked", "label", "thumb", "thumbs", "rating")
+"""Of which a 0 beside a 1 is the other thumb, where no -1 is."""
 GOOD = frozenset((
     "up", "thumbsup", "thumbs_up", "thumbs-up", "thumbup", "like", "liked", "good", "positive", "helpful",
     "yes", "true", "+1", "1", "upvote", "accepted", "love", "heart", "👍", "❤", "❤️", "💯", "🎉", "😀", "😃", "😄",
@@ -45,18 +48,30 @@ def collect(row: Any, _: Collection[str]) -> Reader:
     for place, said in enumerate(spoken):
         if said.role != "assistant" or not place or spoken[place - 1].role != "user":
             continue
+        if said.before and _differ((*said.before, said.raw)):
+            continue  # of one answer in parts it cannot be told which part is meant
         fields = conversations.about(spoken, place, place - 1, conversation)
         if found := _found(fields, said, said.raw):
             yield found
 
 
-def check(values: Iterable[Any]) -> None:
-    """Raises InvalidInput where ratings of 1 stand beside higher ones: there a 1 is one star, not a thumb."""
-    bare = {number for value in values if isinstance(value, dict) for number in _bare_numbers(value)}
-    if 1 in bare and max(bare) > 1:
+def understood(values: Sequence[Any]) -> list[Any]:
+    """``values`` with each 0 read as a thumb down in columns that hold 0 and 1 and no -1.
+
+    Raises InvalidInput where ratings of 1 stand beside higher ones: there a 1 is one star, not a thumb.
+    """
+    bare: dict[str, set[float]] = {}
+    for row in _rated(values):
+        for name in RATINGS:
+            if (number := _number(row.get(name))) is not None:
+                bare.setdefault(name, set()).add(number)
+    numbers = {number for found in bare.values() for number in found}
+    if 1 in numbers and max(numbers) > 1:
         raise InvalidInput(
             "ratings of 1 stand beside higher ones: name the field stars, or say scale: 5", "--map stars=rating does it"
         )
+    binary = {name for name in THUMBS if bare.get(name) == {0, 1}}
+    return [_without_zeros(value, binary) for value in values] if binary else list(values)
 
 
 def verdict(row: Mapping[str, Any]) -> bool | None:
@@ -126,14 +141,32 @@ def _starred(stars: Any, scale: Any) -> bool | None:
     return None if 0.3 < part < 0.7 else part >= 0.7
 
 
-def _bare_numbers(value: Mapping[str, Any]) -> list[float]:
-    messages = value.get("messages")
-    rows = [value, *(row for row in (messages if isinstance(messages, list) else ()) if isinstance(row, dict))]
-    ratings = [row[name] for row in rows if row.get("scale") is None for name in RATINGS if name in row]
-    numbers = []
-    for rating in ratings:
-        try:
-            numbers.append(float(rating) if not isinstance(rating, bool) else 0.0)
-        except (TypeError, ValueError):
-            continue
-    return numbers
+def _differ(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether reactions to the parts of one answer say different things."""
+    said = {one for row in rows if (one := verdict(row)) is not None}
+    return len(said) > 1 or sum(bool(text(row, *EDITED)) for row in rows) > 1
+
+
+def _rated(values: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    """Rows and messages that may carry a rating without a scale."""
+    for value in values:
+        messages = value.get("messages") if isinstance(value, dict) else value
+        rows = [value, *(messages if isinstance(messages, list) else ())]
+        yield from (row for row in rows if isinstance(row, dict) and row.get("scale") is None)
+
+
+def _number(rating: Any) -> float | None:
+    try:
+        return None if isinstance(rating, bool) else float(rating)
+    except (TypeError, ValueError):
+        return None
+
+
+def _without_zeros(value: Any, names: Collection[str]) -> Any:
+    if isinstance(value, list):
+        return [_without_zeros(each, names) for each in value]
+    if not isinstance(value, dict):
+        return value
+    zeros = {name: -1 for name in names if value.get("scale") is None and _number(value.get(name)) == 0}
+    inner = {"messages": _without_zeros(value["messages"], names)} if isinstance(value.get("messages"), list) else {}
+    return {**value, **zeros, **inner}

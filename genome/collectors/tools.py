@@ -18,10 +18,10 @@ from genome.collectors.conversations import Conversation, Said
 from genome.collectors.found import Found, Reader
 
 FAILED = re.compile(
-    r"\s*(?:[\w.]*(?:Error|Exception)\b|error\b|traceback \(most recent|fatal:|exception:|failed\b|invalid\b)",
+    r"\s*(?:[\w.]*(?:error|exception)(?: \d+)?\s*(?::|$)|traceback \(most recent|fatal:|failed\b|invalid\b)",
     re.IGNORECASE,
 )
-"""How the text of a result begins that is an error."""
+"""How the text of a result begins that is an error. *Error handling in Python* is the title of a page."""
 PASSING = re.compile(
     r"\btime(?:d)?[ -]?out\b|\brate.?limit|too many requests|\b(?:429|500|502|503|504)\b|unavailable|"
     r"connection (?:refused|reset|error)|"
@@ -111,16 +111,32 @@ def _asked(conversation: Conversation, question: int, answered: int) -> dict[str
 
 
 def _calls(messages: Sequence[Said], question: int, end: int) -> list[Call]:
-    results = {str(said.raw.get("tool_call_id")): said for said in messages[question:end] if said.role == "tool"}
+    places = [place for place in range(question + 1, end) if _made(messages[place])]
     found = []
-    for place in range(question + 1, end):
-        made = messages[place].raw.get("tool_calls")
-        made = [call for call in made if isinstance(call, dict)] if isinstance(made, list) else []
+    for place, following in zip(places, [*places[1:], end], strict=False):
+        made = _made(messages[place])
+        results = [said for said in messages[place + 1 : end] if said.role == "tool" and _id_of(said.raw)]
+        nameless = [said for said in messages[place + 1 : following] if said.role == "tool" and not _id_of(said.raw)]
+        unnamed = [call for call in made if not call.get("id")]
+        # In order, where ids do not say; but where one result is missing nobody knows which.
+        in_order = dict(zip(map(id, unnamed), nameless, strict=True)) if len(nameless) == len(unnamed) else {}
         for call in made:
-            function = call.get("function") if isinstance(call.get("function"), dict) else call
-            name, result = str(function.get("name") or ""), results.get(str(call.get("id")))
-            found.append(Call(place, name, _arguments(function.get("arguments")), result, len(made) == 1))
+            inner = call.get("function")
+            function = inner if isinstance(inner, dict) else call
+            named = next((said for said in results if call.get("id") and _id_of(said.raw) == str(call["id"])), None)
+            result = named or in_order.get(id(call))
+            name, arguments = str(function.get("name") or ""), _arguments(function.get("arguments"))
+            found.append(Call(place, name, arguments, result, len(made) == 1))
     return found
+
+
+def _made(said: Said) -> list[dict[str, Any]]:
+    made = said.raw.get("tool_calls")
+    return [call for call in made if isinstance(call, dict)] if isinstance(made, list) else []
+
+
+def _id_of(result: dict[str, Any]) -> str:
+    return str(result.get("tool_call_id") or "")
 
 
 def _arguments(value: Any) -> Any:

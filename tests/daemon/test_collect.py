@@ -138,10 +138,30 @@ def test_a_bad_line_costs_only_itself(collect: Callable[..., Any], home: Home, t
     """It is named with its file, line and reason; the others are taken. Where none is good, nothing is done."""
     transcript.write_text("nonsense\n" + chat(CORRECTED))
     code, out, _ = collect("transcripts", str(transcript))
-    assert code == 0 and f"{transcript}:1: not JSON" in out and len(dropped(home)) == 1
+    assert code == 3 and f"{transcript}:1: not JSON" in out and len(dropped(home)) == 1
     transcript.write_text("nonsense\n")
     code, _, error = collect("transcripts", str(transcript))
     assert code == 3 and "no row could be read" in error and len(dropped(home)) == 1
+
+
+def test_what_was_left_out_is_counted(collect: Callable[..., Any], home: Home, tmp_path: Path) -> None:
+    """Refusals by the dozen are cut short, and end with 3 after the rest was written; what says the same is told."""
+    rows = [{"question": f"q{i}", "answer": "a", "id": i % 3} for i in range(6)]
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows) + "nonsense\n" * 30)
+    code, out, _ = collect("dataset", str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl"))
+    assert code == 3 and len(dropped(home)) == 6
+    assert out.count("not JSON") == 20 and "40 more" in out and "6 said again" in out
+    (tmp_path / "likes.jsonl").write_text('{"prompt": "q", "response": "a", "stars": 3}\n')
+    code, out, _ = collect("reactions", str(tmp_path / "likes.jsonl"))
+    assert code == 0 and "1 rows said nothing" in out
+
+
+def test_a_field_nobody_knows_is_refused(collect: Callable[..., Any], home: Home, tmp_path: Path) -> None:
+    """By name: a slip of the keys must not be taken for a column that says nothing."""
+    (tmp_path / "faq.csv").write_text("frage,antwort\nlist files,ls\n")
+    code, _, error = collect("dataset", str(tmp_path / "faq.csv"), "--map", "inptu=frage")
+    assert code == 3 and "dataset has no field inptu" in error and dropped(home) == []
 
 
 def test_what_is_not_there_is_said(collect: Callable[..., Any]) -> None:
@@ -190,6 +210,19 @@ def test_a_model_is_asked_about_the_rest(
     assert "Vienna, surely" in model[1]["messages"][1]["content"]
     by_source = {line["source"]: (line["correct_output"], line["weight"]) for line in dropped(home)}
     assert by_source == {"human": ("Canberra", 1.0), "ai": ("Vienna", 0.5)}
+
+
+def test_one_bad_conversation_costs_only_itself(
+    collect: Callable[..., Any], home: Home, transcript: Path, model: list[Any]
+) -> None:
+    """What cannot be sent is refused before anything is asked; a signal that is none loses its conversation alone."""
+    half = chat([("user", "capital of \ud800?"), ("assistant", "Graz"), ("user", "Vienna, surely")])
+    bad = json.loads(chat(CORRECTED))
+    bad["messages"][1]["adapter"] = {"id": ["no text"]}
+    transcript.write_text(half + json.dumps(bad) + "\n" + chat(CORRECTED) + chat(DOUBTFUL))
+    code, out, _ = collect("transcripts", str(transcript), "--classify")
+    assert code == 3 and f"{transcript}:1: a message holds half" in out and f"{transcript}:2: " in out
+    assert sorted(line["correct_output"] for line in dropped(home)) == ["Canberra", "Vienna"] and len(model) == 2
 
 
 @pytest.mark.parametrize(("status", "code", "lines"), [(500, 7, 0), (401, 3, 0), (400, 0, 1)])

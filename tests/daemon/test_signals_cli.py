@@ -17,7 +17,7 @@ from trained_home import DOMAIN, PERSONA, TrainedHome, texts
 from daemon import cli, planner
 from daemon.events import Announcer
 from daemon.pruner import Pruner
-from genome import adapters, config, files, fsck, jobs, provenance, registry, retraction
+from genome import adapters, batches, config, files, fsck, jobs, provenance, registry, retraction
 from genome.jobs import Result
 from genome.layout import Home
 
@@ -113,6 +113,34 @@ def test_a_rebuild_by_hand_says_where_it_begins(genome: Callable[..., Any], trai
     text = genome("training", "rebuild", "--persona", PERSONA, "--domain", DOMAIN)[1]
     assert "1 batches again, from helper/git-v1.0" in text
     assert genome("training", "rebuild", "--persona", PERSONA, "--domain", "none")[0] == 4
+
+
+def test_what_keeps_a_rebuild_waiting_is_said(genome: Callable[..., Any], trained: TrainedHome) -> None:
+    """No daemon, training that is paused, a persona that is pinned; nothing of it where nothing is to be trained."""
+    home = trained.home
+    wanted = taught(home, "helper/git-v1.1")
+    trained.accept([])
+    genome("adapter", "pin", "--persona", PERSONA)
+    genome("continuous", "stop")
+    out = genome("signal", "retract", wanted, "--reason", "x")[1]
+    assert "no daemon runs" in out and "training is paused" in out and f"adapter unpin --persona {PERSONA}" in out
+    with files.locked(home.daemon_lock):
+        genome("continuous", "start")
+        assert json.loads(genome("signal", "retract", wanted, "--reason", "x", "--json")[1])["waits"] == [
+            f"{PERSONA} is pinned: nothing else is served until: genome adapter unpin --persona {PERSONA}"
+        ]
+
+
+def test_a_held_out_signal_that_was_trained_later_is_shown_so(
+    genome: Callable[..., Any], trained: TrainedHome, signal: Callable[..., Any]
+) -> None:
+    """The next batch trains it; until then it is held out."""
+    first = trained.turn([signal(500 + i, id=f"measured-{i:03d}") for i in range(10)])
+    held = batches.archived(trained.home, PERSONA, DOMAIN)[-1].held_out[0]
+    assert json.loads(genome("signal", "show", held, "--json")[1])["part"] == "held out"
+    trained.turn([signal(700 + i) for i in range(10)])
+    found = json.loads(genome("signal", "show", held, "--json")[1])
+    assert found["part"] == "held out, trained later" and first not in found["trained"] and found["trained"]
 
 
 @pytest.mark.anyio

@@ -152,6 +152,38 @@ def test_what_came_from_tools_is_not_learned_by_heart() -> None:
     assert denied.type == "mistake"
 
 
+def in_blocks(*steps: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    """A conversation in which calls and results are blocks of the messages' content."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "weather in Bern?"}]
+    for number, (arguments, result) in enumerate(steps):
+        call = {"type": "tool_use", "id": str(number), "name": "weather", "input": arguments}
+        said = {"type": "tool_result", "tool_use_id": str(number), "content": [{"type": "text", "text": result}]}
+        messages += [{"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, call]},
+                     {"role": "user", "content": [said]}]  # fmt: skip
+    return {"messages": [*messages, {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}]}
+
+
+def test_calls_in_blocks_are_calls() -> None:
+    """What came from them teaches nothing by heart, and a call that failed is corrected by the one that worked."""
+    talk = in_blocks(({"city": "Bern"}, "rain"))
+    assert signals("dataset", talk) == []
+    talk["messages"].append({"role": "user", "content": "perfect, thanks"})
+    assert signals("transcripts", talk) == []
+    [signal] = signals("tools", in_blocks(({"town": "Bern"}, REFUSED), ({"city": "Bern"}, "rain")))
+    assert signal.type == "correction" and json.loads(signal.correct_output or "")["arguments"] == {"city": "Bern"}
+
+
+@pytest.mark.parametrize(
+    ("at", "millis"),
+    [("1763600000", 1_763_600_000_000), ("1763600000.5", 1_763_600_000_500), ("1763600000000", 1_763_600_000_000),
+     ("2025-11-20T00:53:20", 1_763_600_000_000), ("2025-11-20T01:53:20+01:00", 1_763_600_000_000),
+     ("20251120", 1_763_596_800_000), ("yesterday", None)],
+)  # fmt: skip
+def test_times_are_read_alike_everywhere(at: str, millis: int | None) -> None:
+    """Numbers as text, as columns have them; and what names no offset is UTC, wherever it is read."""
+    assert conversations.millis({"timestamp": at}) == millis
+
+
 def test_a_signal_says_who_answered_where_and_when() -> None:
     """Adapter, session and time are carried where the transcript has them."""
     adapter = {"id": "helper/git-v1.0", "digest": "9f2c", "generation": 7}
@@ -321,6 +353,27 @@ def test_reactions_in_a_conversation_are_about_their_message() -> None:
     assert taught(signal)[:3] == ("mistake", "and hidden ones?", "ls -h") and len(signal.history) == 2
 
 
+@pytest.mark.parametrize("name", ["liked", "label", "thumbs", "rating"])
+@pytest.mark.parametrize("zero", [0, "0"])
+def test_a_zero_beside_a_one_is_the_other_thumb(name: str, zero: Any) -> None:
+    """Where -1 is used a 0 says neither, as it does alone."""
+    down, up, worse = ({**ANSWERED, name: value} for value in (zero, 1, -1))
+    assert [one.type for one in signals("reactions", down, up)] == ["mistake", "positive"]
+    assert [one.type for one in signals("reactions", down, up, worse)] == ["positive", "mistake"]
+    assert signals("reactions", down) == []
+
+
+def test_parts_of_one_answer_that_were_rated_differently_say_nothing() -> None:
+    """They are one answer, and which part is meant cannot be told."""
+    talk = chat("list files", "ls", "and hidden ones?", "ls -h")
+    talk["messages"][1]["rating"] = "up"
+    talk["messages"].insert(2, {"role": "assistant", "content": "or dir", "rating": "down"})
+    assert signals("reactions", talk) == []
+    talk["messages"][2]["rating"] = "up"
+    [signal] = signals("reactions", talk)
+    assert (signal.type, signal.correct_output) == ("positive", "ls\n\nor dir")
+
+
 def test_one_star_is_never_a_thumb() -> None:
     """Ratings of 1 beside higher ones are refused as a whole until somebody says what they are."""
     with pytest.raises(InvalidInput, match="stars"):
@@ -390,6 +443,29 @@ def test_a_failed_call_without_a_sure_right_one_is_evidence(steps: list[tuple[st
 def test_failures_that_are_not_the_calls_say_nothing(steps: list[tuple[str, str, str]]) -> None:
     """A server that was down, or the same call that worked the second time."""
     assert signals("tools", run(*steps)) == []
+
+
+def test_results_without_ids_are_taken_in_order() -> None:
+    """Each call has its own; where one is missing, none is guessed."""
+    steps = run(("weather", WRONG_CALL, REFUSED), ("weather", RIGHT_CALL, "rain"))
+    for message in steps["messages"]:
+        message.pop("tool_call_id", None)
+        for call in message.get("tool_calls", ()):
+            del call["id"]
+    [signal] = signals("tools", steps)
+    assert json.loads(signal.correct_output or "")["arguments"] == {"city": "Bern"}
+    both = {"messages": [steps["messages"][0], {"role": "assistant", "tool_calls": [
+        {"function": {"name": name, "arguments": "{}"}} for name in ("a", "b")]}]}  # fmt: skip
+    fine, failed = {"role": "tool", "content": "fine"}, {"role": "tool", "content": "Error: no"}
+    [second] = signals("tools", {"messages": [*both["messages"], fine, failed]})
+    assert json.loads(second.wrong_output or "")["name"] == "b"
+    assert signals("tools", {"messages": [*both["messages"], failed]}) == []
+
+
+@pytest.mark.parametrize("result", ["Error handling in Python", "errors are listed below", "Errors: 0 of 12"])
+def test_a_text_about_errors_is_none(result: str) -> None:
+    """Only what is named an error before a colon, or says no more."""
+    assert signals("tools", run(("search", "{}", result))) == []
 
 
 def test_another_question_is_no_retry() -> None:
@@ -468,6 +544,17 @@ def test_columns_can_be_named() -> None:
         "dataset", {"question": "a", "answer": "b"}, input="nope"
     )
     assert "no answer" in reason("dataset", {"question": "a"})
+
+
+def test_what_a_data_set_calls_its_rows_is_not_taken() -> None:
+    """Numbers and weights of its own, unless their columns are named; who said it, where it is one of the three."""
+    row = {"question": "2+2?", "answer": "4", "id": "7", "weight": 9, "source": "wikipedia"}
+    [signal] = signals("dataset", row)
+    assert signal.id != "7" and (signal.weight, signal.source) == (1.0, "human")
+    assert signals("dataset", {**row, "source": "ai"})[0].source == "ai"
+    [named] = signals("dataset", row, id="id", weight="weight")
+    assert (named.id, named.weight) == ("7", 9.0)
+    assert "source" in reason("dataset", row, source="source")
 
 
 def test_a_conversation_is_imported_answer_by_answer() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trained_home
+import whole_home
 from fixed import NOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from trained_home import DOMAIN, PERSONA, TrainedHome, texts
 
 from daemon import orders, planner, status, supervisor
 from genome import (
+    adapters,
     batches,
     curriculum,
     files,
@@ -144,6 +146,60 @@ def test_a_dropped_line_keeps_its_origin(home: Home, drop: Any, correction: Any)
     again = Buffer(home, Intake())
     again.load()
     assert again.commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW).duplicates == 2
+
+
+def test_files_are_named_by_what_they_hold(home: Home, drop: Any, correction: Any) -> None:
+    """Every one with a line of that id, given or the hash of what it says, whatever it is called and wherever it came
+    from; none that only has the inode of the first."""
+    from genome import intake
+    from genome.intake import Reading, Scan
+
+    first = drop(correction(1), correction(2))
+    again = home.inbox / "again.jsonl"
+    again.write_bytes(first.read_bytes())
+    other = home.inbox / "other.jsonl"
+    other.write_bytes(json.dumps(correction(3)).encode() + b"\n")
+    into = Buffer(home, Intake())
+    into.load()
+    for found in list(intake.drops(home, Scan(NOW, 0))):
+        into.commit(list(Reading(found, intake.NOTHING, True, 1 << 20).chunks()), NOW)
+    stored = list(segments.scan_all(home.pending(PERSONA, DOMAIN).glob("*.jsonl")))
+    wanted = next(each.signal.id for each in stored if each.signal.input == correction(2)["input"])
+    first.write_bytes(json.dumps(correction(1)).encode() + b"\n")  # the same inode and first line
+    assert retract(home, wanted).inbox == (again,)
+
+
+def test_a_refused_line_that_was_taken_after_all_is_blanked(home: Home, drop: Any, correction: Any) -> None:
+    """Its text lies in rejected/ in base64; what is left of it is never taken for a line that is refused still."""
+    from test_buffer import opened, take
+
+    from genome import rejected
+    from genome.retry import retry
+
+    drop(secret(correction, personaId=None), b"nope", correction(1, personaId=None))
+    assert take(home, opened(home)).rejected == 3 and texts(home, SECRET)
+    retry(home, Intake(default_persona=PERSONA), NOW)
+    assert take(home, opened(home)).accepted == 2
+    (day,) = rejected.days(home)
+    length = day.stat().st_size
+    assert {path.parent for path in retract(home).inbox} == {home.inbox, home.inbox / PERSONA / DOMAIN}
+    assert texts(home, SECRET) == [] and day.stat().st_size == length
+    assert [line.raw_bytes for line in rejected.read(home)] == [b"nope"] and whole(home)["retracted"] == 1
+    assert retry(home, Intake(default_persona=PERSONA), NOW).lines == 0
+
+
+def test_what_lost_against_it_is_named(trained: TrainedHome, signal: Make) -> None:
+    """Nothing teaches that question any more, and whoever retracts can drop it again; not where another still does."""
+    home = trained.home
+    trained.batch([
+        signal(1, id="loser", timestamp=1), signal(1, id="winner", correctOutput="b", timestamp=2),
+        signal(2, id="beaten", timestamp=1), signal(2, id="one", correctOutput="b", timestamp=2),
+        signal(2, id="two", correctOutput="b", context=None, session="s", timestamp=3),
+        *(signal(10 + i) for i in range(9)),
+    ])  # fmt: skip
+    assert retract(home, "winner").superseded == ("loser",)
+    assert retract(home, "winner").superseded == ()
+    assert retract(home, "one").superseded == ()
 
 
 def test_an_archived_signal_goes_from_everything(trained: TrainedHome, signal: Make) -> None:
@@ -602,22 +658,133 @@ def test_a_job_held_by_hand_only_loses_the_line(trained: TrainedHome, signal: Ma
     assert len(jobs.read_examples(directory.examples)) == before - 1 and texts(home, SECRET) == []
 
 
-def test_a_rollback_to_what_is_clean_leaves_the_rebuild_as_it_is(trained: TrainedHome, signal: Make) -> None:
-    """It brings back what was rolled back, without the retracted signals, the second one too."""
+@pytest.mark.parametrize("to_base", [False, True])
+def test_a_rollback_to_what_is_clean_drops_the_rebuild(trained: TrainedHome, signal: Make, to_base: bool) -> None:
+    """Nothing tainted is served any more, so nothing is trained again; a job that waits for it ends."""
     home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)])
-    tainted = trained.turn(trains(signal, trained, 100))
+    clean = trained.turn([signal(i) for i in range(10)]) if not to_base else None
+    trained.turn(trains(signal, trained, 100))
     batch = retract(home).rebuild
     assert batch is not None and batch.parent == clean
+    directory = trained.order(batch)
     registry.roll_back(home, PERSONA, NOW, "at once", clean)
-    other = next(each for each in provenance.versions(home)[tainted].signals if each != "the-secret")
-    first = trained.order(batch)
-    assert retract(home, other).withdrawn == (first.id,)
-    assert rebuilding.standing(home, PERSONA, DOMAIN) == [batch]
-    again = trained.order(batch)
-    made = trained.train(again)
-    assert other not in provenance.versions(home)[made].signals
-    assert retraction.unwanted(home, again, registry.stack_of(home, PERSONA)) == ""
+    assert rebuilding.stale(home, batch)
+    assert planner.unordered(home) == [] and rebuilding.standing(home, PERSONA, DOMAIN) == []
+    assert jobs.find(home, directory.id).state() == "failed" and whole(home)["retracted"] == 1
+
+
+def test_a_rebuild_does_not_bring_back_what_feedback_withdrew(trained: TrainedHome, signal: Make) -> None:
+    """Neither its job, nor its candidate: another takes its place, which trains only what serves still knows."""
+    home = trained.home
+    clean = trained.turn([signal(i) for i in range(10)])
+    trained.turn(trains(signal, trained, 100))
+    worse = trained.turn([signal(300 + i) for i in range(10)])
+    batch = retract(home).rebuild
+    assert batch is not None and batch.parent == clean and len(batch.rebuilds) == 2
+    directory = trained.order(batch)
+    trained.train(directory)
+    assert retraction.unwanted(home, directory, registry.stack_of(home, PERSONA)) == ""
+    registry.withdraw(home, worse, NOW, "worse")
+    batches.withdraw(home, batches.find(home, batch.rebuilds[1]), "worse")
+    reason = retraction.unwanted(home, directory, registry.stack_of(home, PERSONA))
+    assert batch.rebuilds[1] in reason
+    with files.locked(home.lock):
+        retraction.dismiss(home, directory, reason, NOW)
+    (again,) = planner.unordered(home)
+    assert (again.parent, again.rebuilds) == (clean, batch.rebuilds[:1]) and rebuilding.stale(home, again) == ""
+    trained.carry_through(again)
+    assert planner.unordered(home) == [] and retraction.served(home) == {}
+
+
+def test_a_rebuild_that_was_ordered_late_is_withdrawn(trained: TrainedHome, signal: Make) -> None:
+    """Whoever orders it: what feedback withdrew a moment ago is in none of the jobs that go on."""
+    home = trained.home
+    trained.turn(trains(signal, trained, 100))
+    trained.turn([signal(300 + i) for i in range(10)])
+    batch = retract(home).rebuild
+    assert batch is not None
+    registry.roll_back(home, PERSONA, NOW, "test")
+    assert trained.order(batch).state() == "failed"
+    (again,) = rebuilding.standing(home, PERSONA, DOMAIN)
+    assert again.rebuilds == batch.rebuilds[:1] and trained.order(again).state() == "waiting"
+
+
+def test_a_retraction_that_was_interrupted_is_ended_by_who_orders(trained: TrainedHome, signal: Make) -> None:
+    """Beside a running daemon nobody else does for a day, and each job of the domain would be withdrawn again."""
+    home = trained.home
+    batch = trained.batch(trains(signal, trained, 0))
+    tombstones.put(home, tombstones.Retraction(signal="the-secret", persona=PERSONA, domain=DOMAIN, reason="test",
+                                               created=0))  # fmt: skip
+    with files.locked(home.daemon_lock):
+        first = trained.order(batch)
+        assert first.state() == "failed" and texts(home, SECRET) == []
+        assert tombstones.unfinished(home, PERSONA, DOMAIN) == []
+        with files.locked(home.lock):
+            retraction.end_withdrawn(home, first)
+        again = trained.order(batch)
+    assert again.state() == "waiting" and again.id != first.id and whole(home)["retracted"] == 1
+
+
+def test_a_tainted_canary_is_not_rebuilt(trained: TrainedHome, signal: Make) -> None:
+    """What serves everybody is clean, so nothing would be brought up; once the canary serves everybody, it is."""
+    home = trained.home
+    clean = trained.turn([signal(i) for i in range(10)])
+    batch = trained.batch(trains(signal, trained, 100))
+    directory = trained.order(batch)
+    made = trained.train(directory)
+    registry.promote(home, made, NOW, "better", directory.id, share=0.1)
+    batches.archive(home, batch)
+    jobs.complete(home, directory)
+    outcome = retract(home)
+    assert outcome.serving == (made,) and outcome.rebuild is None
+    with files.locked(home.lock):
+        retraction.settle(home, NOW)
+    assert rebuilding.standing(home, PERSONA, DOMAIN) == []
+    registry.graduate(home, PERSONA, NOW, "better")
+    with files.locked(home.lock):
+        retraction.settle(home, NOW)
+        retraction.settle(home, NOW)
+    (queued,) = rebuilding.standing(home, PERSONA, DOMAIN)
+    assert (queued.parent, queued.rebuilds) == (clean, (batch.id,))
+    trained.carry_through(queued, promote=False)
+    with files.locked(home.lock):
+        retraction.settle(home, NOW)
+    assert rebuilding.standing(home, PERSONA, DOMAIN) == []  # the gate refused it, and would again
+
+
+def imported(home: Home) -> str:
+    """A version that no batch of this home made, which serves."""
+    described = {"id": "helper/git-v0.9", "base_fingerprint": whole_home.BASE, "origin": "elsewhere", "created": 0}
+    made = adapters.install(home, whole_home.weights(9), "base", described)
+    registry.deploy(home, made.id, NOW, "test")
+    return made.id
+
+
+def test_what_was_imported_is_gone_on_from(trained: TrainedHome, signal: Make) -> None:
+    """No batch could bring it back: training all anew begins with it and not with the base."""
+    home = trained.home
+    there = imported(home)
+    trained.turn([signal(i) for i in range(10)])
+    trained.turn([signal(100 + i) for i in range(10)])
+    batch = orders.rebuild(home, PERSONA, DOMAIN, "test")
+    assert batch.parent == there and len(batch.rebuilds) == 2
+
+
+@pytest.mark.parametrize("tainted", [False, True])
+def test_what_was_imported_and_is_gone_is_not_thrown_away(trained: TrainedHome, signal: Make, tainted: bool) -> None:
+    """A rebuild is refused by name; a retraction queues none, and what serves goes on serving."""
+    home = trained.home
+    there = imported(home)
+    last = trained.turn(trains(signal, trained, 100))
+    files.make_directory(home.lineage(there).parent)
+    files.write(home.lineage(there), adapters.manifest(home, there).to_bytes())
+    files.remove(home.adapter(there))
+    if tainted:
+        outcome = retract(home)
+        assert outcome.serving == (last,) and outcome.rebuild is None and texts(home, SECRET) == []
+    with pytest.raises(Conflict, match=f"{there}.*imported"):
+        orders.rebuild(home, PERSONA, DOMAIN, "test")
+    assert batches.queued(home, PERSONA, DOMAIN) == []
 
 
 def test_a_rebuild_that_would_lose_what_was_promoted_meanwhile_is_replaced(trained: TrainedHome, signal: Make) -> None:

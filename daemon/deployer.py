@@ -15,6 +15,7 @@ from daemon.events import Announcer
 from daemon.worker_client import WorkerClient, variants_to_proto
 from genome import files, jobs, registry
 from genome.adapters import AdapterId
+from genome.errors import GenomeError
 from genome.layout import Home
 from genome.promotions import Promotion, StackEntry, Variants
 from genome.v1 import inference_pb2 as pb
@@ -31,10 +32,19 @@ class Deployer:
     name = "deployer"
 
     async def step(self) -> float | None:
-        """Brings the worker to the newest promotions."""
+        """Brings the worker to the newest promotions. Raises what failed first, once all that can be done is."""
+        failed: GenomeError | None = None
         for promotion in await anyio.to_thread.run_sync(registry.newest, self.home):
-            await self._deploy(promotion)
-        await self._unload_unwanted()
+            try:
+                await self._deploy(promotion)
+            except GenomeError as error:  # the other personas go on
+                failed = failed or error
+        try:
+            await self._unload_unwanted()
+        except GenomeError as error:
+            failed = failed or error
+        if failed is not None:
+            raise failed
         return None
 
     async def _deploy(self, promotion: Promotion) -> None:
@@ -69,6 +79,8 @@ class Deployer:
     async def _unload_unwanted(self) -> None:
         """Adapters of promoted personas that nothing names and no gate is judging."""
         personas, named = await anyio.to_thread.run_sync(self._named)
+        if not personas:
+            return  # nothing of the worker's is ours: it need not even be there
         for info in await self.worker.adapters():
             owned = AdapterId.parse(info.id).persona in personas
             if owned and info.id not in named and info.state == pb.AdapterInfo.STANDBY:

@@ -73,14 +73,17 @@ class Alarm:
 
     event: anyio.Event = field(default_factory=anyio.Event)
     rest_seconds: float = 0.0
-    """Least time between two wakings by ringing: whatever rings meanwhile is one ring."""
-    woken: float = -math.inf
+    """Least time from the end of a step to the next waking by ringing: whatever rings meanwhile is one ring."""
 
     def ring(self) -> None:
         self.event.set()
 
     async def wait(self, until: float | None) -> None:
-        """Returns when rung, or at ``until`` (seconds since 1970), not before. Uses no CPU meanwhile."""
+        """Returns when rung, or at ``until`` (seconds since 1970), not before. Uses no CPU meanwhile.
+
+        Called when a step has ended.
+        """
+        rested = anyio.current_time() + self.rest_seconds
         while not self.event.is_set():
             left = math.inf if until is None else until - time.time()
             with anyio.move_on_after(math.inf if until is None else max(0.0, min(left, CLOCK_SECONDS))):
@@ -89,8 +92,8 @@ class Alarm:
                 break
         if self.event.is_set():
             left = math.inf if until is None else max(0.0, until - time.time())
-            await anyio.sleep(min(left, max(0.0, self.woken + self.rest_seconds - anyio.current_time())))
-        self.event, self.woken = anyio.Event(), anyio.current_time()
+            await anyio.sleep(min(left, max(0.0, rested - anyio.current_time())))
+        self.event = anyio.Event()
 
 
 @dataclass(frozen=True)

@@ -64,16 +64,24 @@ class Ingest:
     async def step(self) -> float | None:
         """Takes every whole line there is. Returns when a file will have been still, or kept, for long enough."""
         try:
+            if self.stopped:  # by a call, perhaps, while no file waits that would show whether that is over
+                await anyio.to_thread.run_sync(self.buffer.accept, (), time.time())
             look_again = await anyio.to_thread.run_sync(self._take_all)
         except Busy as error:
-            if not self.stopped:
-                self.announcer.tell("intake_stopped", reason=str(error))
-            self.stopped = str(error)
-            return time.time() + (error.retry_seconds or intake.RETRY_SECONDS)
+            return self._stop(str(error), error.retry_seconds)
+        if self.buffer.stopped:  # with all files taken, or none there: what came over gRPC was not
+            return self._stop(self.buffer.stopped)
         if self.stopped:
             self.announcer.tell("intake_resumed")
             self.stopped = ""
         return look_again
+
+    def _stop(self, why: str, retry_seconds: float | None = None) -> float:
+        """Says once that nothing is taken. Returns when to look again."""
+        if not self.stopped:
+            self.announcer.tell("intake_stopped", reason=why)
+        self.stopped = why
+        return time.time() + (retry_seconds or intake.RETRY_SECONDS)
 
     def _take_all(self) -> float | None:
         """One look at the whole drop zone."""

@@ -56,12 +56,15 @@ class Runner:
     """Rung when a job was held or training paused: what runs is looked at again."""
     name: str = "runner"
     claims: Claims = field(default_factory=Claims)
+    succeeded: Callable[[], None] = lambda: None
+    """Called after each job: whoever counts failures need not wait for the end of a step."""
 
     async def step(self) -> float | None:
         """Runs every job that may run to its end, by turns of the personas. Raises TrainerFailed when one wants another
         start."""
         while (directory := await anyio.to_thread.run_sync(self._next)) is not None:
             await self._run(directory)
+            self.succeeded()
         return None
 
     def _next(self) -> JobDirectory | None:

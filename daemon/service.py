@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -56,6 +57,7 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         self.supervisor = supervisor
         self.home = supervisor.home
         self.reader = Reader()
+        self.events = asyncio.get_running_loop()
 
     async def SubmitSignals(self, request_iterator: AsyncIterator[pb.SubmitSignalsRequest], context: Any) -> None:
         send, receive = anyio.create_memory_object_stream[pb.SubmitSignalsRequest](READ_AHEAD)
@@ -79,17 +81,22 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
                     refused = error
                     group.cancel_scope.cancel()
                     break
-                if any(answer.accepted for answer in answers):
-                    self._took_signals()
                 for answer in answers:
                     await context.write(answer)
         if refused is not None:
             await _abort(context, refused)
 
     def _submit(self, requests: list[pb.SubmitSignalsRequest]) -> list[pb.SubmitSignalsResponse]:
+        """In a thread, which goes on when its call is cancelled: so it rings itself those who must know."""
         now, buffer = time.time(), self.supervisor.ingest.buffer
         read = [self._read(request, buffer.defaults(int(now * 1000))) for request in requests]
-        receipts = buffer.accept_together([lines for lines, _ in read], now)
+        try:
+            receipts = buffer.accept_together([lines for lines, _ in read], now)
+        except errors.Busy:
+            self._ring("ingest")  # it tells that nothing is taken, and when that is over
+            raise
+        if any(receipt.accepted for receipt in receipts):
+            self._ring("planner", "monitor")
         return [
             pb.SubmitSignalsResponse(accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=rejected)
             for receipt, (_, rejected) in zip(receipts, read, strict=True)
@@ -117,12 +124,12 @@ class LearningService(learning_pb2_grpc.LearningServiceServicer):
         (answer,) = await self._answer(context, self._submit, [pb.SubmitSignalsRequest(signals=[said])])
         if answer.rejected:
             await _abort(context, errors.InvalidInput(answer.rejected[0].reason))
-        self._took_signals()
         return pb.ReportMetricResponse(duplicate=bool(answer.duplicates))
 
-    def _took_signals(self) -> None:
-        for name in ("planner", "monitor"):
-            self.supervisor.alarms[name].ring()
+    def _ring(self, *names: str) -> None:
+        """From another thread than the loops'."""
+        for name in names:
+            self.events.call_soon_threadsafe(self.supervisor.alarms[name].ring)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         found = await self._answer(context, status.read, self.home, self.supervisor.config)

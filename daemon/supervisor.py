@@ -1,6 +1,7 @@
 """The supervisor: one task group in which every loop waits for something and then runs one step.
 
-A step that fails is told, waited for with growing patience, and tried again; the other loops go on. Nothing is kept
+A step that fails is told, waited for with growing patience that no ring cuts short, and tried again; the other loops go
+on. Nothing is kept
 in memory that the disk does not say, so stopping anywhere and starting again is all the recovery there is.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +34,7 @@ from daemon.worker_client import WorkerClient
 from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
 from genome.config import Config
-from genome.errors import GenomeError
+from genome.errors import GenomeError, Unavailable
 from genome.feedback import Feedback
 from genome.layout import Home
 from genome.service_manager import notify
@@ -54,7 +56,10 @@ class Trouble:
 
     message: str
     failures: int
+    """In a row, for the same reason."""
     next_try: float
+    waits_for: str = ""
+    """worker: it is away, and the loop fails for nothing else."""
 
 
 @dataclass
@@ -77,7 +82,14 @@ class Supervisor:
     alerts: Alerts
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
+    retries: dict[str, Alarm] = field(default_factory=lambda: defaultdict(Alarm))
+    """By loop that failed: what alone wakes it before its next try."""
+    worker_serves: bool = False
     started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        for runner in self.runners:  # whose steps may last for days
+            runner.succeeded = partial(self._succeeded, runner.name)
 
     @property
     def loops(self) -> tuple[Loop, ...]:
@@ -101,21 +113,28 @@ class Supervisor:
         while True:
             try:
                 look_again = await loop.step()
-                if self.trouble.pop(loop.name, None):
-                    self.announcer.tell("recovered", loop=loop.name)
             except Exception as error:  # a loop must outlive whatever happens in it; it is told and tried again
-                look_again = self._failed(loop.name, error)
-            await alarm.wait(look_again)
+                await self.retries[loop.name].wait(self._failed(loop.name, error))
+            else:
+                self._succeeded(loop.name)
+                await alarm.wait(look_again)
+
+    def _succeeded(self, name: str) -> None:
+        if self.trouble.pop(name, None):
+            self.announcer.tell("recovered", loop=name)
 
     def _failed(self, name: str, error: Exception) -> float:
-        failures = self.trouble[name].failures + 1 if name in self.trouble else 1
+        waits_for = "worker" if isinstance(error, Unavailable) and not self.worker_serves else ""
+        known = self.trouble.get(name)
+        failures = known.failures + 1 if known and known.waits_for == waits_for else 1
         settings = self.config.daemon
         pause = min(settings.max_backoff_seconds, settings.backoff_seconds * 2 ** min(failures - 1, 30))
         next_try = time.time() + pause
         expected = isinstance(error, GenomeError)
         message = str(error) if expected else f"{type(error).__name__}: {error}"
-        self.trouble[name] = Trouble(message, failures, next_try)
-        self.announcer.tell("loop_failed", loop=name, error=message, failures=failures, retry_seconds=pause)
+        self.trouble[name] = Trouble(message, failures, next_try, waits_for)
+        why = {"waits_for": waits_for} if waits_for else {}
+        self.announcer.tell("loop_failed", loop=name, error=message, failures=failures, retry_seconds=pause, **why)
         if not expected:
             self.announcer.log.error("unexpected", loop=name, exc_info=error)
         return next_try
@@ -126,15 +145,22 @@ class Supervisor:
             serving = False
             try:
                 async for serving in self.worker.watch():
-                    self.announcer.tell("worker_serving" if serving else "worker_not_serving")
-                    if serving:
-                        for name in ("planner", "gate", "deployer"):
-                            self.alarms[name].ring()
+                    self._worker_is(serving)
             except GenomeError:
                 pass  # the connection ended; whoever needs the worker says so itself
             if serving:
-                self.announcer.tell("worker_not_serving")
+                self._worker_is(False)
             await anyio.sleep(self.config.daemon.backoff_seconds)  # for one that answers, and refuses, at once
+
+    def _worker_is(self, serving: bool) -> None:
+        self.worker_serves = serving
+        self.announcer.tell("worker_serving" if serving else "worker_not_serving")
+        if serving:
+            for name in ("planner", "gate", "deployer"):
+                self.alarms[name].ring()
+            for name, trouble in self.trouble.items():
+                if trouble.waits_for:
+                    self.retries[name].ring()
 
     async def _watch_files(self, watching: anyio.Event) -> None:
         """Wakes the loops whose files changed. The scans are the truth: a missed event costs time, never data."""

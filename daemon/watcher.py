@@ -74,7 +74,8 @@ def _places(at: Home) -> tuple[Place, ...]:
         Place(at.rejected.parts, frozenset()),
         # Who writes to pending/ is the ingest loop or a caller of the daemon; both ring planner and monitor themselves.
         *(Place(path.parts, planner) for path in (at.buffer / "*", at.buffer / "*/*", at.queued("*", "*"))),
-        *(Place(path.parts, searcher) for path in (at.set_aside("*", "*"), at.set_aside("*", "*") / "*")),
+        # The planner: signals of a batch that was set aside may wait again, and what rested after it may go on.
+        *(Place(path.parts, searcher | planner) for path in (at.set_aside("*", "*"), at.set_aside("*", "*") / "*")),
         *(Place(path.parts, jobs) for path in (at.jobs, at.active_jobs, at.active_jobs / "*", at.completed_jobs)),
         Place(at.alerts.parts, frozenset({"alerts"})),
         *(Place(path.parts, served) for path in (at.adapters, at.adapters / "*", at.promotions("*"))),

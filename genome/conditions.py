@@ -91,8 +91,8 @@ def message_id(kind: str) -> str:
     return uuid5(MESSAGE_IDS, kind).hex
 
 
-PROMOTED = (On("promoted"), On("judged", where=(("promote", True),)))
-"""A better version of the domain serves."""
+PROMOTED = (On("promoted", where=(("share", 1.0),)), On("graduated"))
+"""A better version of the domain serves every session: not a canary's share of them."""
 
 KINDS = (
     Kind(
@@ -117,11 +117,11 @@ KINDS = (
         resolved_by=PROMOTED,
     ),
     Kind(
-        "suspected/{persona}/{domain}",
+        "suspected/{adapter}",
         "critical",
-        "{adapter} serves worse than its predecessor, and was left to serve: {reason}",
+        "{adapter} should no longer serve, and was left to: {kept_because}; {reason}",
         raised_by=(On("regression_suspected"),),
-        resolved_by=(On("rolled_back"), *PROMOTED),
+        resolved_by=(On("suspicion_ended"),),
     ),
     Kind(
         "quality/{persona}/{domain}/{metric}",
@@ -136,7 +136,7 @@ KINDS = (
         "warning",
         "signals of {batch} of {persona}/{domain} break the gate: {signals}",
         raised_by=(On("poison_found"),),
-        resolved_by=tuple(On(by.event, "poison/{persona}/{domain}/*", by.where) for by in (On("retracted"), *PROMOTED)),
+        resolved_by=tuple(On(by.event, "poison/{persona}/{domain}/*", by.where) for by in PROMOTED),
     ),
     Kind(
         "retraction/{persona}/{domain}",
@@ -149,7 +149,8 @@ KINDS = (
         "loop/{loop}",
         "critical",
         "the {loop} loop failed {failures} times in a row: {error}",
-        raised_by=(On("loop_failed", at_least=(("failures", LOOP_FAILURES),)),),
+        # Of what only waits for the worker the worker's own condition tells.
+        raised_by=(On("loop_failed", where=(("waits_for", None),), at_least=(("failures", LOOP_FAILURES),)),),
         # A loop that failed in the last daemon is told again by this one, within the time that its end takes to settle.
         resolved_by=(On("recovered"), On("started", "loop/*")),
         settles=True,

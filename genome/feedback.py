@@ -128,6 +128,8 @@ class Feedback:
         wanted = _days_before(paths[-1].name, self.days + 1) if paths else ""
         for path, follower in zip(paths, [*paths[1:], *paths[-1:]], strict=True):
             if path.name in known.ended or batches.order(follower.name)[0] < wanted:
+                if path.parent != pending:
+                    known.ended.add(path.name)
                 continue
             with suppress(FileNotFoundError):  # it moved meanwhile: its lines are there at the next look
                 self._take(path, known)

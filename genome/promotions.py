@@ -131,6 +131,18 @@ def introduced(history: Sequence[Promotion], adapter_id: str) -> Promotion:
     return found
 
 
+def spread(history: Sequence[Promotion], adapter_id: str) -> Promotion | None:
+    """The record by which a version that began as a canary went to every session.
+
+    None: it serves all from the first record that names it, or is a canary still.
+    """
+    first = introduced(history, adapter_id)
+    if not first.is_canary:
+        return None
+    since = (promotion for promotion in history if promotion.number > first.number)
+    return next((each for each in since if not each.is_canary and adapter_id in each.adapters), None)
+
+
 def chain_of(history: Sequence[Promotion], adapter_id: str) -> Sequence[Promotion]:
     """The records that led to ``adapter_id`` serving now: without another domain's canary that came on top."""
     everybody = settled(history)

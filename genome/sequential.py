@@ -89,12 +89,18 @@ def side_by_side(samples: Sequence[tuple[bool, float]]) -> Values:
     return np.array(differences, dtype=float)
 
 
+def fits(value: float) -> bool:
+    """Whether this test can take a value."""
+    return 0 <= value <= 1
+
+
 def check(values: Sequence[float], metric: str) -> None:
-    """Raises InvalidInput for a metric that this test cannot take."""
-    outside = next((value for value in values if not 0 <= value <= 1), None)
-    if outside is not None:
+    """Raises InvalidInput for a metric that this test cannot take: most values do not fit. A few are mistakes of
+    whoever reports, and may not end the watching over a version."""
+    outside = [value for value in values if not fits(value)]
+    if 2 * len(outside) > len(values):
         raise InvalidInput(
-            f"{metric} has the value {outside:g}, and versions are compared by values from 0 to 1",
+            f"{metric} has the value {outside[0]:g}, and versions are compared by values from 0 to 1",
             "Report it scaled to that, greater being better, or set feedback.metric to another",
         )
 

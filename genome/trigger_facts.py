@@ -29,6 +29,8 @@ class TriggerMemory(Record):
     """Scheduled runs up to this time are done with: trained, found nothing, or skipped. Milliseconds since 1970."""
     dropped: int | None = None
     """When the metric last dropped, in milliseconds since 1970."""
+    metric: str = ""
+    """Which one that was: of another one nothing is known."""
     recovered: bool = True
     """Whether the metric rose again since: only then can it drop again."""
 

@@ -38,10 +38,11 @@ class Turn:
 
     dropped: bool
     metric: str
-    value: float
-    threshold: float
+    value: float | None = None
+    """None: it is over because the trigger looks at that metric no more."""
+    threshold: float | None = None
     """The line: of the drop, or of its end."""
-    samples: int
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ def look(triggers: Triggers, facts: Facts, now: float) -> Plan:
     looks = [each.look_again for each in said if each.look_again is not None]
     if held_until is not None:
         looks.append(held_until)
+    if turn is not None and turn.value is None:
+        looks.append(now)  # the metric that counts now may have dropped as well
     idle = not any(each.due for each in said if each.trigger == "scheduled")
     return Plan(decision, said, done if idle else facts.memory, done, short, held_until, held_by,
                 turn, min(looks, default=None))  # fmt: skip
@@ -177,6 +180,8 @@ def held(triggers: Triggers, facts: Facts, now: float) -> tuple[float | None, st
 def turned(settings: QualityDrop | None, facts: Facts, now: float) -> tuple[TriggerMemory, Turn | None]:
     """The memory after a look at the metric. A drop begins once, and again only after its end and the cool-down."""
     memory = facts.memory
+    if memory.metric and not memory.recovered and (settings is None or settings.metric != memory.metric):
+        return _with(memory, metric="", dropped=None, recovered=True), Turn(False, memory.metric)
     if settings is None:
         return memory, None
     seen = windows.window(settings, facts.samples, now)
@@ -189,7 +194,7 @@ def turned(settings: QualityDrop | None, facts: Facts, now: float) -> tuple[Trig
         return _with(memory, recovered=True), Turn(False, settings.metric, mean, back, count)
     if mean >= settings.threshold or now < (_cooled_down(settings, memory) or now):
         return memory, None
-    fallen = _with(memory, recovered=False, dropped=int(now * 1000))
+    fallen = _with(memory, metric=settings.metric, recovered=False, dropped=int(now * 1000))
     return fallen, Turn(True, settings.metric, mean, settings.threshold, count)
 
 
@@ -205,7 +210,9 @@ def _said(triggers: Triggers, facts: Facts, now: float) -> list[Decision]:
 
 
 def _cooled_down(settings: QualityDrop, memory: TriggerMemory) -> float | None:
-    return None if memory.dropped is None else memory.dropped / 1000 + settings.cooldown_hours * 3600
+    if memory.dropped is None or memory.metric not in ("", settings.metric):
+        return None
+    return memory.dropped / 1000 + settings.cooldown_hours * 3600
 
 
 def _run_due(settings: Scheduled, facts: Facts, now: float) -> float | None:

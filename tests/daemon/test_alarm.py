@@ -51,3 +51,14 @@ async def test_a_ring_wakes_at_once_and_is_not_lost() -> None:
         for alarm in alarms.each:
             await alarm.wait(None)
             await alarm.wait(0.0)
+
+
+async def test_the_rest_begins_when_a_step_ends() -> None:
+    """A step that takes longer than its loop's rest is not followed by the next at once."""
+    alarm = Alarm(rest_seconds=0.05)
+    alarm.ring()
+    await alarm.wait(None)
+    ended = anyio.current_time()
+    alarm.ring()  # while the step ran
+    await alarm.wait(None)
+    assert anyio.current_time() - ended >= 0.05

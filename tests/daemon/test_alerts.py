@@ -41,7 +41,7 @@ from genome.layout import Home
 pytestmark = pytest.mark.anyio
 SECRET = "a key for tests"
 REFUSED = {"persona": "helper", "domain": "git", "batch": "batch-2026-11-20-001", "reason": "nothing was learned"}
-PROMOTED = {"persona": "helper", "domain": "git", "adapter": "helper/git-v1.1"}
+PROMOTED = {"persona": "helper", "domain": "git", "adapter": "helper/git-v1.1", "share": 1.0}
 DELIVERY = alerts.delivery(
     Alert(condition="refused/helper/git", severity="warning", summary="two\nlines", facts={"reason": "ü"}, since=7),
     ("log",), NOW,

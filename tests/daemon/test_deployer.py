@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from daemon.deployer import Deployer
 from daemon.events import Announcer
 from daemon.worker_client import variants_to_proto
 from genome import registry
+from genome.errors import InvalidAdapter
 from genome.layout import Home
 from genome.promotions import Variants
 from genome.v1 import inference_pb2 as pb
@@ -98,3 +100,28 @@ async def test_a_canary_has_two_variants_until_it_ends(home: Home, signal: Calla
     registry.withdraw(home, NEW, time.time(), "worse")
     await deployer.step()
     assert worker.shown() == {"helper": [(OLD, 1.0)], "helper/git": [(OLD, 1.0)]} and worker.held.keys() == {OLD}
+
+
+async def test_a_broken_adapter_holds_up_no_other_persona(home: Home, signal: Callable[..., Any]) -> None:
+    """Personas after it are deployed, what nobody wants is unloaded, and then the failure is raised."""
+    turn(home, [signal(number) for number in range(12)], True, time.time())
+    shutil.copytree(home.adapters / "helper", home.adapters / "aide")
+    for path in (home.adapters / "aide").rglob("*.json"):
+        path.write_text(path.read_text().replace("helper", "aide"))
+    worker = Worker(held={"helper/git-v0.9": "left over"})
+
+    async def load(_path: Path, adapter_id: str, digest: str) -> pb.LoadAdapterResponse:
+        if adapter_id.startswith("aide"):
+            raise InvalidAdapter("its weights are damaged")
+        worker.held[adapter_id] = digest
+        return pb.LoadAdapterResponse()
+
+    worker.load = load  # type: ignore[method-assign]
+    with pytest.raises(InvalidAdapter, match="damaged"):
+        await Deployer(home, worker, Silent()).step()  # type: ignore[arg-type]
+    assert worker.shown() == {"helper": [(OLD, 1.0)], "helper/git": [(OLD, 1.0)]} and worker.held.keys() == {OLD}
+
+
+async def test_with_nothing_promoted_the_worker_is_not_asked(home: Home) -> None:
+    """So a daemon without a worker starts in peace."""
+    await Deployer(home, None, Silent()).step()  # type: ignore[arg-type]

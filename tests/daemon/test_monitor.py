@@ -14,11 +14,12 @@ import pytest
 from failing_os import failing
 from whole_home import turn
 
+from daemon import alerts as loops
 from daemon import monitor
 from daemon.events import Alarm, Announcer
 from daemon.monitor import Monitor
 from daemon.supervisor import recover
-from genome import batches, fsck, promotions, registry
+from genome import alerts, batches, fsck, promotions, registry
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.layout import Home
@@ -167,7 +168,8 @@ async def test_a_canary_ends_in_time(canary: Callable[[float], Home]) -> None:
     assert look_again is not None and abs(look_again - time.time() - HOUR) < 60 and told.events == []
     back = loop(home, told, canary={"max_hours": 70, "at_last": "roll_back"})
     await back.step()
-    assert stack(home) == [NEW] and told.events[-1][0] == "rolled_back"
+    ((name, facts),) = told.events
+    assert stack(home) == [NEW] and (name, facts["adapter"]) == ("canary_ended", "helper/git-v1.2")
     assert promotions.quarantined(registry.history(home, "helper")) == frozenset(), "nothing was shown of it"
 
 
@@ -180,6 +182,63 @@ async def test_a_canary_graduates(canary: Callable[[float], Home]) -> None:
     record = registry.current(home, "helper")
     assert record is not None and record.by == "feedback" and "in 72 hours" in record.reason
     assert record.numbers["new_samples"] == 10
+
+
+async def test_a_canary_that_cannot_go_back_is_told(canary: Callable[[float], Home]) -> None:
+    """Its time is over and what the others get was pruned: it stays one, and somebody hears of it, once."""
+    home, told = canary(71), Told()
+    (home.adapter(NEW) / "manifest.json").unlink()
+    back = loop(home, told, canary={"max_hours": 70, "at_last": "roll_back"})
+    for _ in range(2):
+        await back.step()
+    ((name, facts),) = told.events
+    assert (name, facts["adapter"]) == ("regression_suspected", "helper/git-v1.2")
+    assert "in 70 hours" in facts["reason"] and f"{NEW} is not there" in facts["kept_because"]
+    assert registry.canary(home, "helper") is not None
+
+
+async def test_what_was_left_to_serve_is_told_again_when_it_does_not(served: Home) -> None:
+    """A rollback by hand ends the alert, also where the daemon was down meanwhile; a restart tells nothing twice."""
+    registry.pin(served, "helper", time.time(), "exam week")
+    say(served, time.time(), new=(NEW, 60, 60))
+
+    def started() -> tuple[Monitor, loops.Alerts]:
+        told = Announcer()
+        kept = loops.compose(served, Config.model_validate({"base": "x", "alerts": {"journal": "off"}}), told, {})
+        return loop(served, told), kept
+
+    for _ in range(2):
+        watching, kept = started()
+        await watching.step()
+        await kept.step()
+        assert [alert.condition for alert in alerts.read(served).open] == [f"suspected/{NEW}"]
+        assert len(alerts.read(served).owed) == 1
+    registry.roll_back(served, "helper", time.time(), "by hand", by="me")
+    watching, kept = started()
+    with watching.announcer.watch() as events:
+        await watching.step()
+        event = await anext(aiter(events))
+    await kept.step()
+    assert event.name == "suspicion_ended" and event.facts == {"persona": "helper", "domain": "git", "adapter": NEW}
+    assert alerts.read(served).open == () and alerts.read(served).owed[-1].alert.status == "resolved"
+
+
+async def test_a_withdrawal_is_told_whatever_fails_after_it(served: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the batch is to follow: the predecessor serves, is deployed, and people hear of it."""
+    told = Told()
+    watching = loop(served, told)
+    say(served, time.time(), new=(NEW, 60, 60))
+
+    def full(*_of: Any) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr(batches, "withdraw", full)
+        await watching.step()
+    assert stack(served) == [OLD] and watching.deployer.event.is_set()
+    assert [name for name, _ in told.events] == ["rolled_back"]
+    await watching.step()
+    assert len(told.events) == 1 and len(batches.set_aside_batches(served, "helper", "git")) == 1
 
 
 async def test_a_damaged_domain_holds_up_no_other(served: Home) -> None:

@@ -273,6 +273,21 @@ async def started(run: Runner) -> list[str]:
     return found
 
 
+async def test_a_job_that_worked_ends_the_trouble_before_the_next(home: Home, signal: Callable[..., Any]) -> None:
+    """A step may train for days: what failed before its first job is over when that job is."""
+    order(home, signal, 1, "helper")
+    order(home, signal, 2, "other")
+    run, seen = runner(home, "works"), []
+    run.succeeded = lambda: seen.append([found.state() for found in jobs.active(home)])
+    await run.step()
+    assert seen == [["judging", "waiting"], ["judging", "judging"]]
+    made = await supervisor.compose(home, CONFIG, None, home.root, "f" * 64)  # type: ignore[arg-type]
+    made._failed("runner", TrainerFailed("once"))
+    with made.announcer.watch() as events:
+        made.runners[0].succeeded()
+        assert (await anext(aiter(events))).name == "recovered" and made.trouble == {}
+
+
 async def test_personas_take_turns(home: Home, signal: Callable[..., Any]) -> None:
     """Nobody waits behind another's whole queue; after a restart the turns go on from what the disk says."""
     for number, domain in enumerate(("git", "maths", "law"), 1):

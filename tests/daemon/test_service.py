@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal as signals
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import grpc
 import pytest
 import whole_home
@@ -21,7 +26,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from daemon import status
 from daemon.cli.serving import _print_status
+from daemon.events import Alarm
+from daemon.service import LearningService
 from genome import config, pending, registry
+from genome.buffer import Buffer, Receipt
+from genome.config import Intake
 from genome.feedback import Feedback, Standing
 from genome.layout import Home
 from genome.v1 import learning_pb2 as pb
@@ -138,6 +147,44 @@ def test_a_full_disk_is_said_to_clients_and_by_status(
     assert "intake   stopped" not in capsys.readouterr().out
     home.config.write_text(home.config.read_text().replace("1000000000", "1"))
     assert start().submit(line(1)).accepted == 1
+
+
+def test_what_is_refused_over_grpc_alone_is_told(start: Callable[[], Daemon], home: Home) -> None:
+    """With an empty inbox too: whoever watches hears that nothing is taken."""
+    home.config.write_text(home.config.read_text() + "\n[intake]\nmin_free_mb = 1000000000\n")
+    daemon = start()
+    events = daemon.events()
+    with pytest.raises(grpc.RpcError):
+        daemon.submit(line(1))
+    assert "intake.min_free_mb" in wait_for(events, "intake_stopped")["reason"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_call_that_is_cancelled_rings_all_the_same(home: Home) -> None:
+    """Its signals are stored by then, or soon will be: who forms batches of them is woken after that."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Buffer):
+        def accept_together(self, messages: Any, now: float) -> list[Receipt]:
+            begun.set()
+            go_on.wait(60)
+            return super().accept_together(messages, now)
+
+    buffer, alarms = Slow(home, Intake()), {name: Alarm() for name in ("planner", "monitor", "ingest")}
+    alone = SimpleNamespace(home=home, ingest=SimpleNamespace(buffer=buffer), alarms=alarms)
+    service = LearningService(alone)  # type: ignore[arg-type]
+    said = pb.SubmitSignalsRequest(signals=[pb.TrainingSignal(**line(1))])
+    call = asyncio.create_task(anyio.to_thread.run_sync(service._submit, [said]))
+    await anyio.to_thread.run_sync(begun.wait)
+    call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call
+    go_on.set()
+    with anyio.fail_after(60):
+        await alarms["planner"].event.wait()
+        await alarms["monitor"].event.wait()
+    assert pending.count(home, "helper", "git").examples == 1 and not alarms["ingest"].event.is_set()
 
 
 def test_every_field_crosses_the_wire(start: Callable[[], Daemon], home: Home) -> None:

@@ -161,6 +161,14 @@ def a_batch_in_a_new_domain(home: Home) -> Iterator[None]:
         files.put(made / "batch.json", b"{}")
 
 
+def a_batch_restored(home: Home) -> Iterator[None]:
+    aside_batch = home.set_aside("helper", "git") / "batch-2026-11-20-001"
+    aside_batch.mkdir(parents=True)
+    (aside_batch / "batch.json").write_bytes(b"{}")
+    yield
+    files.remove(aside_batch)
+
+
 def a_promotion(home: Home) -> Iterator[None]:
     yield
     files.create(home.promotions("helper") / "000001.json", b"{}")
@@ -208,6 +216,7 @@ ACTS: list[tuple[Act, watcher.Names]] = [
     (training_paused, JOBS),
     (a_batch_queued, PLANNER),
     (a_batch_in_a_new_domain, PLANNER),
+    (a_batch_restored, PLANNER | {"searcher"}),
     (an_alert_resolved_by_hand, frozenset({"alerts"})),
     (a_promotion, SERVED),
     (the_first_promotion_of_a_persona, SERVED),

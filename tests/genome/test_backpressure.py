@@ -80,6 +80,21 @@ def test_a_disk_that_is_nearly_full_is_left_some_room(home: Home, monkeypatch: p
     assert zone.has(1) and not zone.ingest.stopped
 
 
+def test_what_stops_over_grpc_alone_is_told_and_its_end_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file waits: the loop says what a call was told, once, and looks again until there is room."""
+    zone = DropZone(home, monkeypatch, min_free_mb=64)
+    zone.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "free_bytes", lambda directory: (64 << 20) - 1)
+        for _ in range(2):
+            with pytest.raises(Busy):
+                zone.buffer.accept(submitted(2), zone.clock.now)  # type: ignore[arg-type]
+            assert (again := zone.look()) is not None and 0 < again < 60
+        assert zone.told.names() == ["intake_stopped"] and "min_free_mb" in zone.ingest.stopped
+    zone.look()
+    assert zone.told.names() == ["intake_resumed"] and zone.ingest.stopped == ""
+
+
 @pytest.mark.parametrize("fail_at", range(1, 12))
 def test_a_flush_of_the_ledger_that_fails_costs_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch, fail_at: int

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixed import NOW
+from fixed import NOW, ROOT
 
 from genome import alerts, conditions
 from genome.alerts import Alert, OpenAlerts, Told
@@ -19,7 +19,9 @@ from genome.layout import Home
 SETTINGS = Alerts(patience_seconds=60, settle_minutes=10)
 DOMAIN = {"persona": "helper", "domain": "git"}
 REFUSED = ("batch_set_aside", {**DOMAIN, "batch": "batch-2026-11-20-001", "reason": "nothing was learned"})
-PROMOTED = ("promoted", {**DOMAIN, "adapter": "helper/git-v1.1"})
+PROMOTED = ("promoted", {**DOMAIN, "adapter": "helper/git-v1.1", "share": 1.0})
+GRADUATED = ("graduated", {**DOMAIN, "adapter": "helper/git-v1.1"})
+SUSPECTED = {**DOMAIN, "adapter": "helper/git-v1.1"}
 MINUTE = 60.0
 
 Sent = list[tuple[str, str]]
@@ -103,16 +105,16 @@ def test_a_worker_is_missed_after_a_while() -> None:
 
 
 EVENTS: dict[str, tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, dict[str, Any]]]]] = {
-    "training-failed/helper/git": ([("job_failed", DOMAIN)], [("trained", DOMAIN), PROMOTED]),
-    "refused/helper/git": ([REFUSED], [PROMOTED, ("judged", {**DOMAIN, "promote": True})]),
-    "regression/helper/git": ([("rolled_back", {**DOMAIN, "by": "feedback"})], [PROMOTED]),
-    "suspected/helper/git": ([("regression_suspected", DOMAIN)], [("rolled_back", DOMAIN), PROMOTED]),
+    "training-failed/helper/git": ([("job_failed", DOMAIN)], [("trained", DOMAIN), PROMOTED, GRADUATED]),
+    "refused/helper/git": ([REFUSED], [PROMOTED, GRADUATED]),
+    "regression/helper/git": ([("rolled_back", {**DOMAIN, "by": "feedback"})], [PROMOTED, GRADUATED]),
+    "suspected/helper/git-v1.1": ([("regression_suspected", SUSPECTED)], [("suspicion_ended", SUSPECTED)]),
     "quality/helper/git/user_satisfaction": (
         [("quality_dropped", {**DOMAIN, "metric": "user_satisfaction", "value": 0.4})],
         [("quality_recovered", {**DOMAIN, "metric": "user_satisfaction"})],
     ),
     "poison/helper/git/b1": (
-        [("poison_found", {**DOMAIN, "batch": "b1", "signals": ["s1"]})], [("retracted", DOMAIN), PROMOTED],
+        [("poison_found", {**DOMAIN, "batch": "b1", "signals": ["s1"]})], [PROMOTED, GRADUATED],
     ),
     "retraction/helper/git": ([("retracted_served", {**DOMAIN, "adapter": "helper/git-v1.0"})], [PROMOTED]),
     "loop/gate": ([FAILS], [RECOVERS, ("started", {})]),
@@ -140,6 +142,34 @@ def test_no_kind_is_untried() -> None:
     """The events above raise every kind of the table."""
     assert {condition.partition("/")[0] for condition in EVENTS} == {kind.name for kind in conditions.KINDS}
     assert len({kind.message_id for kind in conditions.KINDS}) == len(conditions.KINDS)
+
+
+def test_every_event_of_the_table_is_told() -> None:
+    """By some module of the daemon: a condition that nobody raises or ends would look like a promise."""
+    said = {path: path.read_text() for path in sorted((ROOT / "daemon").rglob("*.py"))}
+    assert [event for event in conditions.EVENTS if not any(f'"{event}"' in text for text in said.values())] == []
+
+
+def test_what_does_not_serve_everybody_ends_nothing() -> None:
+    """A candidate that is judged good may still be dismissed; a canary leaves most sessions what they had."""
+    rolled_back = ("rolled_back", {**DOMAIN, "by": "feedback"})
+    canary = ("promoted", {**PROMOTED[1], "share": 0.1})
+    _, sent = folded((0, *rolled_back), (1, "judged", {**DOMAIN, "promote": True}), (2, *canary))
+    assert sent == [("regression/helper/git", "raised")]
+
+
+def test_a_suspicion_is_of_one_version() -> None:
+    """Another version of its domain that ends changes nothing; the summary says why it was left."""
+    other = {**SUSPECTED, "adapter": "helper/git-v1.0"}
+    why = {**SUSPECTED, "kept_because": "helper is pinned", "reason": "worse"}
+    state, sent = folded((0, "regression_suspected", why), (1, "suspicion_ended", other), (2, "rolled_back", other))
+    assert sent == [("suspected/helper/git-v1.1", "raised")]
+    assert state.open[0].summary == "helper/git-v1.1 should no longer serve, and was left to: helper is pinned; worse"
+
+
+def test_a_loop_that_waits_for_the_worker_is_no_alert_of_its_own() -> None:
+    """The worker's condition tells that, with its patience; however often the loop tried."""
+    assert folded((0, "loop_failed", {**FAILS[1], "failures": 99, "waits_for": "worker"})) == (OpenAlerts(), [])
 
 
 def test_only_what_is_said_counts() -> None:

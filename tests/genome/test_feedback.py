@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from fixed import NOW
 from whole_home import fill
 
@@ -92,6 +93,21 @@ def test_only_so_many_days_are_kept(home: Home, signal: Callable[..., Any]) -> N
     growing.metrics("helper", "git")
     take(home, {"metric": "csat", "value": 0.4}, now=NOW + 25 * DAY)
     assert [sample.value for sample in growing.samples("helper", "git", "csat", 0)] == [0.3, 0.4]
+
+
+def test_a_segment_archived_late_is_not_looked_for_for_ever(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read while it waited, and is too old when it leaves, costs one look at the archive and no more."""
+    growing = Feedback(home, 30)
+    old = fill(home, [signal(number) for number in range(10)], NOW - 90 * DAY)
+    growing.metrics("helper", "git")
+    take(home, {"metric": "csat", "value": 0.2}, now=NOW - 80 * DAY)
+    take(home, {"metric": "csat", "value": 0.3}, now=NOW)
+    batches.archive(home, old)
+    growing.metrics("helper", "git")
+    monkeypatch.setattr(batches, "all_segments", None)
+    assert growing.metrics("helper", "git") == ["csat"]
 
 
 def test_a_withdrawn_batch_is_set_aside_whole(home: Home, signal: Callable[..., Any]) -> None:

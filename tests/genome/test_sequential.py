@@ -115,6 +115,7 @@ def test_what_was_shown_stays_shown() -> None:
 
 
 def test_a_metric_out_of_bounds_is_refused() -> None:
-    """The bound rests on values from 0 to 1, so latency in milliseconds is named and not compared."""
+    """The bound rests on values from 0 to 1, so latency in milliseconds is named and not compared; a slip is passed."""
     with pytest.raises(InvalidInput, match="latency has the value 350"):
-        sequential.check([0.5, 350.0], "latency")
+        sequential.check([0.5, 350.0, 290.0], "latency")
+    sequential.check([0.5, 0.4, 350.0], "csat")

@@ -28,8 +28,8 @@ def record(number: int, *names: str, kind: Kind = "promote", share: float = 1.0,
     )  # fmt: skip
 
 
-def trial(beside: bool = False, predecessor: str | None = OLD) -> Trial:
-    return Trial(NEW, "git", predecessor, NOW, beside, canary=beside)
+def trial(canary: bool = False, predecessor: str | None = OLD) -> Trial:
+    return Trial(NEW, "git", predecessor, NOW, canary, trials=2 if canary else 1)
 
 
 def said(version: str, values: Sequence[float], begin: float = 0.0, metric: str = SATISFACTION) -> list[Sample]:
@@ -52,28 +52,28 @@ def test_who_is_compared_with_whom() -> None:
     soup = "helper/soup-v1.0"
     found = trials.of([record(1, OLD), record(2, NEW), record(3, NEW, soup)])
     assert found == [
-        Trial(NEW, "git", OLD, NOW + 2 * DAY, beside=False, canary=False),
-        Trial(soup, "soup", None, NOW + 3 * DAY, beside=False, canary=False),
+        Trial(NEW, "git", OLD, NOW + 2 * DAY, canary=False),
+        Trial(soup, "soup", None, NOW + 3 * DAY, canary=False),
     ]
 
 
 def test_a_canary_is_compared_with_what_the_others_get() -> None:
-    """At the same time; it keeps that comparison when it graduated, and other domains keep theirs."""
+    """At the same time. Once it graduated, with what the others got before that; other domains keep theirs."""
     soup = "helper/soup-v1.0"
     canary = [record(1, OLD, soup), record(2, NEW, soup, kind="canary", share=0.1)]
     assert trials.of(canary) == [
-        Trial(NEW, "git", OLD, NOW + 2 * DAY, beside=True, canary=True),
-        Trial(soup, "soup", None, NOW + DAY, beside=False, canary=False),
+        Trial(NEW, "git", OLD, NOW + 2 * DAY, canary=True, trials=2),
+        Trial(soup, "soup", None, NOW + DAY, canary=False),
     ]
     graduated = record(3, NEW, soup).model_copy(update={"builds_on": 1})
-    assert trials.of([*canary, graduated])[0] == Trial(NEW, "git", OLD, NOW + 2 * DAY, beside=True, canary=False)
+    assert trials.of([*canary, graduated])[0] == Trial(NEW, "git", OLD, NOW + 3 * DAY, canary=False, trials=2)
 
 
 def test_what_was_forced_back_begins_anew() -> None:
     """Its old samples led to its withdrawal; whoever deploys it again says that they count no more."""
     history = [record(1, OLD), record(2, NEW), record(3, OLD, kind="rollback", quarantined=NEW)]
     forced = record(4, NEW, kind="deploy")
-    assert trials.of([*history, forced]) == [Trial(NEW, "git", OLD, NOW + 4 * DAY, beside=False, canary=False)]
+    assert trials.of([*history, forced]) == [Trial(NEW, "git", OLD, NOW + 4 * DAY, canary=False)]
 
 
 def test_a_worse_version_is_withdrawn_with_its_numbers() -> None:
@@ -139,14 +139,35 @@ def beside(new: float, old: float, number: int = 4000, share: float = 0.2) -> li
 
 def test_a_canary_graduates_goes_back_or_waits() -> None:
     """By evidence as it comes; without, by what the config says once its time is over."""
-    assert judged(beside(0.95, 0.95, 8000), trial(beside=True)).act == "graduate"
-    assert judged(beside(0.6, 0.9), trial(beside=True)).act == "withdraw"
-    waiting = judged(beside(0.9, 0.9, 400), trial(beside=True))
+    assert judged(beside(0.95, 0.95, 8000), trial(canary=True)).act == "graduate"
+    assert judged(beside(0.6, 0.9), trial(canary=True)).act == "withdraw"
+    waiting = judged(beside(0.9, 0.9, 400), trial(canary=True))
     assert waiting.act == "wait" and waiting.look_again == NOW + 72 * 3600
     for at_last in ("graduate", "roll_back"):
         config = Config.model_validate({"base": "x", "canary": {"at_last": at_last}})
-        over = judged(beside(0.9, 0.9, 400), trial(beside=True), config, hours=72)
+        over = judged(beside(0.9, 0.9, 400), trial(canary=True), config, hours=72)
         assert over.act == at_last and "nothing was shown of it in 72 hours" in over.reason
+
+
+def test_a_canary_is_judged_again_once_it_graduated() -> None:
+    """The predecessor gives no more samples then: those from before are held against what everybody gets now."""
+    canary = record(2, NEW, kind="canary", share=0.2)
+    graduated = record(3, NEW).model_copy(update={"builds_on": 1})
+    (again,) = trials.of([record(1, OLD), canary, graduated])
+    few = said(OLD, [1.0, 0.0], 2.5) + said(NEW, [1.0, 0.0], 2.5)
+    good = said(OLD, drawn(0.9, 300, 1), 1) + few
+    found = judged(good + said(NEW, drawn(0.1, 300, 2), 3), again, hours=4 * 24)
+    assert found.act == "withdraw" and found.numbers["new_samples"] == 300, "what the canary got is the first trial's"
+    assert judged(good + said(NEW, drawn(0.9, 300, 3), 3), again, hours=4 * 24).act == "wait"
+
+
+def test_the_trials_of_a_canary_share_one_rate() -> None:
+    """Its whole life long it is falsely taken for worse at most at the rate: each of the two may use half of it."""
+    worse = said(OLD, [1.0] * 300, -3) + said(NEW, [0.0] * 300)
+    for canary, needed in ((True, 200), (False, 100)):
+        of = Trial(NEW, "git", OLD, NOW, canary=False, trials=2 if canary else 1)
+        assert judged(worse, of).numbers["e_value_needed"] == pytest.approx(needed)
+    assert judged(beside(0.6, 0.9), trial(canary=True)).numbers["e_value_needed"] == pytest.approx(200)
 
 
 def test_a_season_is_no_regression_beside() -> None:
@@ -158,7 +179,7 @@ def test_a_season_is_no_regression_beside() -> None:
         Sample(NOW + minute, SATISFACTION, float(right[minute]), NEW if of_new[minute] else OLD, NOW + minute)
         for minute in range(4000)
     ]
-    assert judged(samples, trial(beside=True)).act != "withdraw"
+    assert judged(samples, trial(canary=True)).act != "withdraw"
     assert judged(said(OLD, [float(each) for each in right[:1000]], -3) +
                   said(NEW, [float(each) for each in right[3000:]])).act == "withdraw"  # fmt: skip
 
@@ -167,4 +188,12 @@ def test_a_metric_that_cannot_be_compared_says_so() -> None:
     """Versions stay as they are; a canary still ends in time."""
     samples = said(OLD, [0.5] * 50, -3) + said(NEW, [350.0] * 50)
     assert judged(samples).act == "wait" and "has the value 350" in judged(samples).reason
-    assert judged(samples, trial(beside=True), hours=73).act == "graduate"
+    assert judged(samples, trial(canary=True), hours=73).act == "graduate"
+
+
+def test_a_value_reported_wrongly_is_left_out() -> None:
+    """A percentage among fractions does not end the watching over a version; how many were left out is said."""
+    wrong = [*said(NEW, [85.0], 0.001), *said(OLD, [-1.0], -2)]
+    found = judged(said(OLD, drawn(0.9, 300, 1), -3) + said(NEW, drawn(0.6, 200, 2)) + wrong)
+    assert found.act == "withdraw" and "outside 0 to 1 were left out: 2" in found.reason
+    assert (found.numbers["new_samples"], found.numbers["old_samples"], found.numbers["left_out"]) == (200, 300, 2)

@@ -16,7 +16,7 @@ from genome.pending import Pending
 from genome.schedules import next_run
 from genome.trigger_facts import Facts, TriggerMemory
 from genome.trigger_settings import QualityDrop, Scheduled, Threshold, Triggers
-from genome.triggers import Plan, look
+from genome.triggers import Plan, Turn, look
 
 NOW = 1_000_000.0
 HOUR = 3600.0
@@ -250,6 +250,29 @@ def test_a_drop_fires_once_until_the_metric_rose_by_the_hysteresis() -> None:
         if plan.turn is not None:
             told.append((plan.turn.dropped, index // 600))
     assert told == [(True, 1), (False, 3), (True, 4)]
+
+
+@pytest.mark.parametrize("another", [True, False], ids=["another metric", "switched off"])
+def test_a_drop_ends_with_the_trigger_that_saw_it(another: bool) -> None:
+    """It is told as over, once; of another metric nothing is known: neither that it dropped nor when."""
+    seen = replace(facts(9), samples=samples(*[0.0] * 12))
+    dropped = look(WATCHING, seen, NOW).memory
+    assert (dropped.metric, dropped.recovered) == (SATISFACTION, False)
+    drop = DROP.model_copy(update={"metric": "csat"}) if another else None
+    changed = WATCHING.model_copy(update={"quality_drop": drop})
+    bad = [replace(sample, metric="csat") for sample in seen.samples]
+    plan = look(changed, replace(seen, memory=dropped, samples=bad), NOW + 60)
+    assert plan.turn == Turn(False, SATISFACTION) and plan.memory.recovered and plan.look_again == NOW + 60
+    again = look(changed, replace(seen, memory=plan.memory, samples=bad), NOW + 60)
+    assert again.turn == (Turn(True, "csat", 0.0, DROP.threshold, 12) if another else None)
+
+
+def test_a_cool_down_is_of_one_metric() -> None:
+    """That of another metric holds nothing back."""
+    seen = replace(facts(9), samples=samples(*[0.0] * 12))
+    just = TriggerMemory(metric="csat", dropped=int((NOW - 1) * 1000))
+    assert look(WATCHING, replace(seen, memory=just), NOW).turn is not None
+    assert look(WATCHING, replace(seen, memory=just.model_copy(update={"metric": SATISFACTION})), NOW).turn is None
 
 
 def test_a_second_drop_waits_for_the_cool_down() -> None:

@@ -58,7 +58,7 @@ def write(home: Home, config: Config, job: Job, batch: Batch, incumbent: Stack) 
         OldQuestions("anchors", tuple(own)),
         again,
         *_recall(home, config, batch, incumbent),
-        *golden(home, config, batch),
+        *golden(home, config, batch.persona),
     ]
     return Exam(tuple(held_out), tuple(each for each in sets if each.questions))
 
@@ -90,14 +90,14 @@ def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[
     return found
 
 
-def golden(home: Home, config: Config, batch: Batch) -> list[OldQuestions]:
+def golden(home: Home, config: Config, persona: str) -> list[OldQuestions]:
     """The persona's own questions, one set a measure. A line that cannot be read is refused by file and number."""
     sets: dict[str, list[Question]] = {}
-    for path in sorted(home.golden(batch.persona).glob("*.jsonl")):
+    for path in sorted(home.golden(persona).glob("*.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if line.strip():
                 try:
-                    measure, asked = _golden(line, config.gate.golden_measure, batch)
+                    measure, asked = _golden(line, config.gate.golden_measure, persona)
                 except (InvalidInput, InvalidConfig, ValueError) as error:
                     raise InvalidInput(f"{path}:{number}: {error}", "docs/gate.md shows golden lines") from None
                 if any(asked.id == other.id for other in sets.get(measure, [])):
@@ -106,7 +106,18 @@ def golden(home: Home, config: Config, batch: Batch) -> list[OldQuestions]:
     return [OldQuestions(f"golden/{measure}", tuple(asked), measure) for measure, asked in sorted(sets.items())]
 
 
-def _golden(line: bytes, default: str, batch: Batch) -> tuple[str, Question]:
+def golden_trouble(home: Home, config: Config) -> list[str]:
+    """What is wrong with golden files, before a training is spent: the first line of each persona's that is refused."""
+    found = []
+    for directory in sorted(home.golden("*").parent.parent.glob("*/golden")):
+        try:
+            golden(home, config, directory.parent.name)
+        except InvalidInput as error:
+            found.append(str(error))
+    return found
+
+
+def _golden(line: bytes, default: str, persona: str) -> tuple[str, Question]:
     value: Any = json.loads(line)
     if not isinstance(value, dict):
         raise InvalidInput("not a JSON object")
@@ -119,7 +130,7 @@ def _golden(line: bytes, default: str, batch: Batch) -> tuple[str, Question]:
     elif measure == "json_valid":
         plain.setdefault("correctOutput", "{}")
     # Of whichever domain the batch is, the question is the same.
-    signal = from_object(plain | {"type": "import", "domain": "golden"}, Defaults(0, batch.persona))
+    signal = from_object(plain | {"type": "import", "domain": "golden"}, Defaults(0, persona))
     if measure == "json_equal":
         json.loads(signal.correct_output or "")
     return measure, question(signal)

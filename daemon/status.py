@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from daemon import explanation, worker_client
+from daemon import exam, explanation, worker_client
 from genome import adapters, alerts, batches, curriculum, files, jobs, provenance, registry, rejected, sockets
 from genome.config import Config
 from genome.errors import GenomeError
@@ -35,6 +35,7 @@ def read(home: Home, config: Config) -> dict[str, Any]:
         "training_paused": home.paused.exists(),
         "buffer": read_buffer(home),
         "jobs": active,
+        "golden": exam.golden_trouble(home, config),
         "alerts": [alert.model_dump() for alert in open_alerts],
         "personas": [_persona(home, promotion, taints) for promotion in registry.newest(home)],
     }

@@ -171,6 +171,8 @@ def _print_status(found: dict[str, Any]) -> None:
               f"{row['archived']} archived, {row['set_aside']} set aside, {row['superseded']} superseded, "
               f"{row['retracted']} retracted, {row['evidence']} evidence")  # fmt: skip
     print(f"rejected {found['buffer']['rejected_lines']} lines")
+    for trouble in found["golden"]:
+        print(f"golden   {trouble}")
     for job in found["jobs"]:
         print(f"job      {job['job']}: {job['state']} {job['step']}/{job['steps'] or '?'}")
     for persona in found["personas"]:

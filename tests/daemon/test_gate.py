@@ -10,7 +10,7 @@ import pytest
 from fixed import NOW
 from test_runner import CONFIG, runner
 
-from daemon import exam, orders, planner
+from daemon import exam, orders, planner, status
 from daemon.events import Alarm, Announcer
 from daemon.gate import Gate
 from daemon.worker_client import Question
@@ -333,7 +333,16 @@ async def test_the_users_own_questions_are_asked(home: Home, candidate: Any) -> 
     assert not verdict.promote and "golden/token_accuracy: 0.000" in verdict.reason
     golden.write_text('{"input": "who are you?", "correctOutput": "x", "measure": "taste"}\n')
     with pytest.raises(InvalidInput, match=r"mine\.jsonl:1: there is no measure 'taste'"):
-        exam.golden(home, CONFIG, batch)
+        exam.golden(home, CONFIG, batch.persona)
+
+
+async def test_status_names_a_golden_line_that_cannot_be_read(home: Home) -> None:
+    """Before a training is spent on a candidate that could not be judged; of every persona, one line each."""
+    for persona, line in (("a", "{"), ("b", '{"input": "x", "pattern": "("}'), ("c", '{"input": "x", "pattern": "y"}')):
+        home.golden(persona).mkdir(parents=True)
+        (home.golden(persona) / "mine.jsonl").write_text(line + "\n")
+    found = status.read(home, CONFIG)["golden"]
+    assert len(found) == 2 and "a/golden/mine.jsonl:1" in found[0] and "no regular expression" in found[1]
 
 
 async def test_a_batch_whose_answers_are_all_alike_is_no_evidence(home: Home, signal: Any) -> None:

@@ -104,6 +104,7 @@ def test_a_segment_archived_late_is_not_looked_for_for_ever(
     growing.metrics("helper", "git")
     take(home, {"metric": "csat", "value": 0.2}, now=NOW - 80 * DAY)
     take(home, {"metric": "csat", "value": 0.3}, now=NOW)
+    growing.metrics("helper", "git")
     batches.archive(home, old)
     growing.metrics("helper", "git")
     monkeypatch.setattr(batches, "all_segments", None)

@@ -102,7 +102,7 @@ def test_a_segment_archived_late_is_not_looked_for_for_ever(
     growing = Feedback(home, 30)
     old = fill(home, [signal(number) for number in range(10)], NOW - 90 * DAY)
     growing.metrics("helper", "git")
-    take(home, {"metric": "csat", "value": 0.2}, now=NOW - 80 * DAY)
+    fill(home, [signal(number + 20) for number in range(10)], NOW - 80 * DAY)
     take(home, {"metric": "csat", "value": 0.3}, now=NOW)
     growing.metrics("helper", "git")
     batches.archive(home, old)

@@ -23,7 +23,7 @@ import anyio
 from benchmarks.measure import Report
 from daemon import evaluation, worker_client
 from daemon.demo import processes
-from genome import config, files, jobs, registry
+from genome import batches, config, files, jobs, registry
 from genome.layout import Home
 from genome.promotions import Stack
 from genome.quality import Verdict
@@ -76,6 +76,9 @@ async def measured(home: Home, given: argparse.Namespace) -> Report:
         kept, skill = rows[2][0] / rows[1][0], rows[2][1] / rows[0][1]
         report.ratio("first_domain_kept", "held out", f"{rows[2][0]:.4f}", f"{rows[1][0]:.4f}", kept, "≥ 0.95")
         report.ratio("old_skill_kept", "held out", f"{rows[2][1]:.4f}", f"{rows[0][1]:.4f}", skill, "")
+    recalls = [each.value for verdict in verdicts(home) for each in verdict.findings
+               if each.name == "retention/recall/first"]  # fmt: skip
+    report.keys["first_domain_kept_by_try"] = [round(value, 4) for value in recalls]
     report.keys |= {"tries": len(verdicts(home)), "promotions": len(rows) - 1}
     return report
 
@@ -91,6 +94,9 @@ async def taught(home: Home, domain: str, signals: list[Signal]) -> None:
         ended = (home.archive(PERSONA, domain), home.set_aside(PERSONA, domain))
         if any(path for place in ended for path in place.glob("batch-*/batch.json")):
             return
+        waits = not batches.queued(home, PERSONA, domain) and not jobs.active(home)
+        if waits and any(f"/{domain}-v" in verdict.candidate for verdict in verdicts(home)):
+            return  # judged, without enough evidence
     raise TimeoutError(f"{domain} was not judged in {ENDED_SECONDS:g} s; its logs lie in {home.root / 'logs'}")
 
 

@@ -125,7 +125,10 @@ def _batched_once(home: Home, _: Injected) -> Iterator[str]:
 
 
 def _trained_once(home: Home, _: Injected) -> Iterator[str]:
-    """Replay and second tries are switched off, so whatever a trainer was given to learn it was given once."""
+    """Replay and second tries are switched off, so whatever a trainer was given to learn it was given once.
+
+    What an earlier batch had held out goes along with a later one; if that is refused, with another one after all.
+    """
     trained: dict[str, str] = {}
     of_batch: dict[str, str] = {}
     for directory in jobs.completed(home):
@@ -134,9 +137,10 @@ def _trained_once(home: Home, _: Injected) -> Iterator[str]:
             yield f"{job.batch} was trained by {of_batch[job.batch]} and by {job.id}"
         of_batch[job.batch] = job.id
         given = {example.id for example in jobs.read_examples(directory.examples) if not example.anchor}
-        if given != {signal.id for signal in curriculum.training_part(home, batches.find(home, job.batch))}:
+        batch = batches.find(home, job.batch)
+        if given != {signal.id for signal in curriculum.training_part(home, batch)}:
             yield f"{job.id} was not given what {job.batch} has to train"
-        for example in given:
+        for example in given - (set(batch.graduates) if directory.state() == "refused" else set()):
             if example in trained:
                 yield f"{example} was trained by {trained[example]} and by {job.id}"
             trained[example] = job.id

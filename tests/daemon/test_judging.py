@@ -11,7 +11,7 @@ from daemon import grader, judging
 from daemon.chat_endpoint import ChatEndpoint
 from daemon.exam import OldQuestions
 from daemon.judging import Contest
-from daemon.worker_client import Question, Reply
+from daemon.worker_client import Question, Reply, WorkerClient
 from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
 from genome.scores import AnswerScore
@@ -31,10 +31,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Worker:
+class Worker(WorkerClient):
     """Stands for the inference worker: replies with the number it is asked for, as JSON, but never with 2."""
 
-    async def reply(self, request: Any, _seconds: float) -> Reply:
+    def __init__(self) -> None:
+        pass
+
+    async def reply(self, request: Any, _seconds: float = 0.0) -> Reply:
         number = request.messages[0].content.rpartition(" ")[2]
         assert request.priority == pb.PRIORITY_BACKGROUND  # judging waits for whoever is served
         return Reply(f"[ {number} ]" if number != "2" else "no", pb.Served(), pb.Usage(), 0)
@@ -43,7 +46,7 @@ class Worker:
 async def test_a_generated_answer_is_measured(server: Server) -> None:  # noqa: F811
     """By the set's measure, one value a question."""
     old = OldQuestions("golden/json_equal", ASKED, "json_equal")
-    found, again = await judging.observed(Worker(), old, BOTH, Config(base="b"))  # type: ignore[arg-type]
+    found, again = await judging.observed(Worker(), old, BOTH, Config(base="b"))
     assert found == again == {"0": (1.0, 1.0), "1": (1.0, 1.0), "2": (0.0, 1.0)}
 
 
@@ -54,7 +57,7 @@ async def test_another_model_can_grade(server: Server) -> None:  # noqa: F811
     server.says("GRADE: 0")
     config = Config.model_validate({"base": "b", "endpoint": {"url": server.url, "model": "m"}})
     old = OldQuestions("golden/judge", ASKED, "judge")
-    before, after = await judging.observed(Worker(), old, BOTH, config)  # type: ignore[arg-type]
+    before, after = await judging.observed(Worker(), old, BOTH, config)
     assert [value for value, _ in before.values()] == [1.0, 0.7, 0.0]
     assert [value for value, _ in after.values()] == [0.0, 0.0, 0.0]  # what the server says from then on
     _, _, body = server.asked[1]
@@ -67,7 +70,7 @@ async def test_a_model_that_gives_no_grade_is_an_error(server: Server) -> None: 
     with pytest.raises(InvalidInput, match="gave no grade but 'I like it"):
         await grader.grade(ChatEndpoint(server.url, "m"), ASKED[0].turns, "a", "b")
     with pytest.raises(InvalidConfig, match="no endpoint is configured"):
-        await judging.observed(Worker(), OldQuestions("golden/judge", ASKED, "judge"), BOTH, Config(base="b"))  # type: ignore[arg-type]
+        await judging.observed(Worker(), OldQuestions("golden/judge", ASKED, "judge"), BOTH, Config(base="b"))
 
 
 class Narrow:
@@ -83,5 +86,5 @@ async def test_a_question_that_is_too_long_is_left_out_alone() -> None:
     """One line of a megabyte must not stop the judging of all others, nor count for one side."""
     long = Question(id="long", answers=("a",), turns=(Turn(role="user", content="x" * 101),))
     asked = OldQuestions("anchors", (*ASKED, long, *ASKED[:1]))
-    before, after = await judging.observed(Narrow(), asked, BOTH, Config(base="b"))  # type: ignore[arg-type]
+    before, after = await judging.observed(Narrow(), asked, BOTH, Config(base="b"))
     assert before.keys() == after.keys() == {"0", "1", "2"}

@@ -24,8 +24,9 @@ from genome import (
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
-from genome.jobs import Example, Job
+from genome.jobs import Beside, Example, Job
 from genome.layout import Home
+from genome.promotions import StackEntry
 from genome.quality import Verdict
 from genome.signals import Signal
 
@@ -85,7 +86,8 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
 
 
 def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path, str]) -> Job:
-    serves = promotions.versions(registry.stack_of(home, batch.persona)).get((batch.persona, batch.domain))
+    stack, own = registry.stack_of(home, batch.persona), (batch.persona, batch.domain)
+    serves = promotions.versions(stack).get(own)
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
@@ -106,9 +108,14 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         base_fingerprint=base[1],
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
+        beside=tuple(_beside(home, entry) for entry in stack if entry.adapter != serves),
         settings=settings.model_copy(update=factors),
         created=int(time.time() * 1000),
     )
+
+
+def _beside(home: Home, entry: StackEntry) -> Beside:
+    return Beside(adapter=entry.adapter, path=str(home.adapter(entry.adapter)), scale=entry.scale)
 
 
 def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
@@ -133,14 +140,20 @@ def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: 
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
-        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
+        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal))
     if config.training.anchor_weight:
         for anchor in anchors.training(home, config, fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
         for signal in curriculum.neighbours(home, batch, config.training.neighbour_anchors, reserved):
-            yield Example(id=signal.id, messages=_messages(signal), anchor=True)
+            yield Example(id=signal.id, messages=_messages(signal), anchor=True, teacher="parent")
 
 
 def _messages(signal: Signal) -> list[dict[str, str]]:
     answer = {"role": "assistant", "content": signal.correct_output or ""}
     return [*(turn.model_dump() for turn in signal.prompt()), answer]
+
+
+def _rejected(signal: Signal) -> str | None:
+    """The wrong answer, where it can be told from the right one."""
+    wrong = (signal.wrong_output or "").strip()
+    return signal.wrong_output if wrong and wrong != (signal.correct_output or "").strip() else None

@@ -28,6 +28,9 @@ from genome.errors import Conflict, Damaged, NotFound
 from genome.layout import Home
 from genome.records import Record
 
+Objective = Literal["sft", "dpo", "sft+dpo"]
+"""How a signal with a wrong answer is learned: by cross-entropy of the right one, by preference of the right over the
+wrong (DPO, arXiv:2305.18290), or by both. One without a wrong answer is always learned by cross-entropy."""
 State = Literal["held", "waiting", "training", "judging", "promoted", "refused", "failed"]
 
 
@@ -50,15 +53,35 @@ class TrainingSettings(BaseModel):
     """Signals a step. Anchors come on top, spread evenly over the steps."""
     max_tokens: int = Field(1024, ge=16)
     """Longest example, in tokens; a longer one loses the beginning of its prompt, never its response."""
+    objective: Literal["auto", "sft", "dpo", "sft+dpo"] = "auto"
+    """auto: sft+dpo where at least ``min_pairs`` signals say what was wrong, else sft."""
+    min_pairs: int = Field(50, ge=1)
+    preference_beta: float = Field(0.1, gt=0)
+    """DPO's β: how far from the model it began with a preference may lead."""
+    preference_weight: float = Field(1.0, ge=0)
+    """Weight of the preference, against the signals' cross-entropy."""
     anchor_weight: float = Field(5.0, ge=0)
     """Weight of the anchors' KL divergence to the base, against the signals' cross-entropy. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The base is computed in; the LoRA is float32 always. auto: bfloat16 where the hardware multiplies it faster."""
     threads: int = Field(1, ge=1)
     """CPU threads of the trainer. Two on a machine that serves collapse both."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; one is also made on SIGTERM."""
+
+
+class Beside(BaseModel):
+    """An adapter that serves in the same stack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adapter: str
+    path: str
+    """Its PEFT directory."""
+    scale: float = 1.0
 
 
 class Job(Record):
@@ -82,6 +105,8 @@ class Job(Record):
     """Adapter id the training goes on from; None begins anew."""
     parent_path: str | None = None
     """The parent's PEFT directory."""
+    beside: tuple[Beside, ...] = ()
+    """Adapters of the persona's other domains: applied while this one is trained, as they are when it serves."""
     settings: TrainingSettings
     created: int
     """Milliseconds since 1970."""
@@ -101,7 +126,11 @@ class Example(BaseModel):
     weight: float = 1.0
     """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
     anchor: bool = False
-    """An answer of the base to one of its own prompts: pulls towards the base's distribution (KL), not to the text."""
+    """Pulls towards the teacher's distribution (KL), not to the text."""
+    teacher: Literal["base", "parent"] = "base"
+    """Of an anchor. base: the bare model. parent: what serves, the parent and the adapters beside it."""
+    rejected: str | None = None
+    """The answer that was corrected: the worse of a preference pair whose better is the response."""
 
 
 class Event(BaseModel):

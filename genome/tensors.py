@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,6 +52,14 @@ class Tensor(NamedTuple):
         item = np.dtype(f"V{ITEM_BYTES[self.dtype]}")
         flipped = np.frombuffer(self.data, dtype=item).reshape(self.shape).T
         return Tensor(self.dtype, self.shape[::-1], np.ascontiguousarray(flipped).tobytes())
+
+    def as_float32(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A copy; numpy has no bfloat16, which is the upper half of a float32."""
+        if self.dtype == "BF16":
+            values = (np.frombuffer(self.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = np.frombuffer(self.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[self.dtype])
+        return values.reshape(self.shape).astype(np.float32)
 
     def is_finite(self) -> bool:
         return _finite(self.dtype, self.data)

@@ -81,7 +81,7 @@ class Progress:
         self._began = self._said = time.monotonic()
 
     def began(self, examples: Examples) -> None:
-        counts = {"signals": len(examples.signals), "anchors": len(examples.anchors)}
+        counts = {"signals": len(examples.signals), "anchors": len(examples.anchors), "pairs": len(examples.pairs)}
         counts |= {"cut": examples.cut, "left_out": examples.left_out}
         print(", ".join(f"{name} {count}" for name, count in counts.items()), file=sys.stderr)
         self._channel.say("progress", step=self._step, steps=self._steps, memory_mb=memory_mb(), **counts)
@@ -100,6 +100,7 @@ class Progress:
             steps=self._steps,
             loss=losses.cross_entropy,
             anchor_loss=losses.divergence,
+            preference_loss=losses.preference,
             learning_rate=lesson.learning_rate,
             tokens_per_second=round(self._tokens / elapsed, 1),
             eta_seconds=round(elapsed / (self._step - self._first) * (self._steps - self._step), 1),

@@ -11,7 +11,8 @@ The daemon's runner starts ``python -m MODULE JOB_DIRECTORY CHECKPOINT_DIRECTORY
   reason that a user can act on and exits 1.
 
 The loss of a step is the mean cross-entropy of its signals' response tokens, each weighted by its signal's weight, plus
-``anchor_weight`` times the mean of KL(base ‖ adapted) over its anchors' response tokens; both in nats.
+``preference_weight`` times the mean preference loss of its pairs, plus ``anchor_weight`` times the mean of KL(teacher ‖
+adapted) over its anchors' response tokens; all in nats. The teacher is the bare base, or what serves as the run begins.
 
 This module knows no library. A trainer of ours names its package to `run`, which imports it once threads are set and
 calls its ``load(job)``; what that returns keeps to `Trainer`.
@@ -30,8 +31,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from daemon.trainers import child, schedule
+from daemon.trainers import child, comparisons, schedule
 from daemon.trainers import examples as tokenised
+from daemon.trainers.comparisons import Measured
 from daemon.trainers.examples import Examples, Tokens
 from genome import bases, files
 from genome.errors import GenomeError, InvalidInput
@@ -59,13 +61,25 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one step, before it, in nats. ``divergence`` is KL(base ‖ adapted) on the anchors, None without any."""
+    """Of one step, before it, in nats. ``divergence`` is KL(teacher ‖ adapted) on the anchors, ``preference`` the
+    loss on pairs; each None without any."""
 
     cross_entropy: float
     divergence: float | None = None
+    preference: float | None = None
+
+    @staticmethod
+    def of(lesson: Lesson, cross_entropy: float, divergence: float, preference: float) -> Losses:
+        """Sums over a lesson's batches, which are 0 for what it lacks."""
+        pairs = any(signal.wrong for signal in lesson.signals)
+        return Losses(cross_entropy, divergence if lesson.anchors else None, preference if pairs else None)
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.cross_entropy + (self.divergence or 0.0) + (self.preference or 0.0))
 
 
-class Trainer(Protocol):
+class Trainer(Measured, Protocol):
     """One library's way to make steps: a base with a LoRA, and an optimizer."""
 
     def train(self, course: Course) -> None:
@@ -111,7 +125,7 @@ class Course:
         """To be called after each step; False: make no more."""
         lesson = self.lesson(self.done)
         self.done += 1
-        if not math.isfinite(losses.cross_entropy + (losses.divergence or 0.0)):
+        if not losses.is_finite:
             raise InvalidInput(
                 f"the loss is not finite at step {self.done}",
                 f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
@@ -187,8 +201,9 @@ class _Run:
         if job.settings.anchor_weight == 0:
             lines = [line for line in lines if not line.anchor]
         max_tokens = min(job.settings.max_tokens, tokenised.context_tokens(base))
-        examples = tokenised.prepare(lines, tokenizer, stops, max_tokens)
-        self.course = Course(examples, job.settings, self._after_step)
+        objective = tokenised.objective(job.settings, lines)
+        examples = tokenised.prepare(lines, tokenizer, stops, max_tokens, objective)
+        self.course = Course(comparisons.prepared(examples, self.trainer), job.settings, self._after_step)
 
     def _after_step(self, lesson: Lesson, losses: Losses) -> bool:
         self.progress.stepped(lesson, losses)

@@ -8,21 +8,63 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genome.errors import InvalidInput
-from genome.jobs import Example
+from genome.jobs import Example, Objective, TrainingSettings
+
+TEACHER_TOKENS = 256
+"""How many tokens of each of a teacher's distributions are kept apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Distributions:
+    """What a teacher gives at k places: its likeliest tokens, and all others taken together.
+
+    ``tokens`` [k, c] int64; ``log_probabilities`` [k, c + 1] float32, of these and, last, of the rest. The whole of it
+    would be as wide as the vocabulary; taking tokens together can only make a divergence smaller, and what is left out
+    is next to nothing.
+    """
+
+    tokens: np.ndarray
+    log_probabilities: np.ndarray
+
+    @staticmethod
+    def joined(parts: Sequence[Distributions]) -> Distributions:
+        return Distributions(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.log_probabilities for part in parts]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Wrong:
+    """The answer that was corrected. ``reference``: log probability of the right and of this one as the run begins."""
+
+    response: list[int]
+    reference: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Tokens:
-    """One example as the model sees it. Loss is taken on ``response`` alone, whose last token ends the turn."""
+    """One example as the model sees it. Loss is taken on ``response`` alone, whose last token ends the turn.
+
+    ``learned``: by cross-entropy. ``wrong``: by preference, as the worse of a pair. ``teacher``: what an anchor is held
+    to; `prepared` puts it there.
+    """
 
     prompt: list[int]
     response: list[int]
     weight: float
+    learned: bool = True
+    wrong: Wrong | None = None
+    teacher: Distributions | None = None
+    of_parent: bool = False
+    """Whether the teacher is what the run begins with, and not the bare base."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -37,6 +79,10 @@ class Examples:
     cut: int
     left_out: int
 
+    @property
+    def pairs(self) -> list[Tokens]:
+        return [signal for signal in self.signals if signal.wrong]
+
 
 def check(examples: Sequence[Example]) -> None:
     """Raises InvalidInput for the first example that nothing can be learned from. Needs no tokenizer."""
@@ -49,16 +95,19 @@ def check(examples: Sequence[Example]) -> None:
             raise InvalidInput(f"example {example.id!r} has an empty response", "There is nothing to learn from it")
 
 
-def prepare(examples: Sequence[Example], tokenizer: Any, stops: frozenset[int], max_tokens: int) -> Examples:
+def prepare(
+    examples: Sequence[Example], tokenizer: Any, stops: frozenset[int], max_tokens: int, objective: Objective = "sft"
+) -> Examples:
     """Tokenises ``examples`` with a Hugging Face tokenizer.
 
     ``stops``: tokens that end a turn; a response that ends in none gets the tokenizer's own. One longer than
-    ``max_tokens`` loses the beginning of its prompt, never its response.
+    ``max_tokens`` loses the beginning of its prompt, never its response. ``objective`` says what a wrong answer is
+    taken for: with sft for nothing, with sft+dpo for the worse of a pair, with dpo for that alone.
     """
     kept: dict[bool, list[Tokens]] = {False: [], True: []}
     cut = left_out = 0
     for example in examples:
-        whole = _tokens(example, tokenizer, stops)
+        whole = _tokens(example, tokenizer, stops, objective)
         fitted = _fit(whole, max_tokens, tokenizer.bos_token_id)
         if fitted is None:
             left_out += 1
@@ -70,6 +119,14 @@ def prepare(examples: Sequence[Example], tokenizer: Any, stops: frozenset[int], 
             f"no response fits into {max_tokens} tokens", "Raise training.max_tokens in genome.toml, or shorten them"
         )
     return Examples(kept[False], kept[True], cut, left_out)
+
+
+def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:
+    """What ``settings`` mean for these examples: auto learns from pairs where there are enough of them."""
+    if settings.objective != "auto":
+        return settings.objective
+    pairs = sum(example.rejected is not None for example in examples)
+    return "sft+dpo" if pairs >= settings.min_pairs else "sft"
 
 
 def context_tokens(base: Path) -> int:
@@ -96,7 +153,23 @@ def _response_text(example: Example) -> str:
     return text or ""
 
 
-def _tokens(example: Example, tokenizer: Any, stops: frozenset[int]) -> Tokens:
+def _tokens(example: Example, tokenizer: Any, stops: frozenset[int], objective: Objective) -> Tokens:
+    prompt, response = _answered(example, tokenizer, stops)
+    of_parent = example.teacher == "parent"
+    if objective == "sft" or example.rejected is None:
+        return Tokens(prompt, response, example.weight, of_parent=of_parent)
+    corrected = example.model_copy(
+        update={
+            "messages": [*example.messages[:-1], {"role": "assistant", "content": example.rejected}],
+            "response": example.rejected,
+        }
+    )
+    wrong = Wrong(_answered(corrected, tokenizer, stops)[1])
+    return Tokens(prompt, response, example.weight, learned=objective != "dpo", wrong=wrong)
+
+
+def _answered(example: Example, tokenizer: Any, stops: frozenset[int]) -> tuple[list[int], list[int]]:
+    """Prompt and response."""
     if example.prompt is None:
         prompt, whole = _render(example, tokenizer)
     else:
@@ -108,7 +181,7 @@ def _tokens(example: Example, tokenizer: Any, stops: frozenset[int]) -> Tokens:
         response = tokens[len(prompt_tokens) :]
     else:  # a token straddles the border; when serving, the prompt is tokenised by itself
         response = _encode(tokenizer, whole[len(prompt) :])
-    return Tokens(prompt_tokens, _ended(response, tokenizer, stops), example.weight)
+    return prompt_tokens, _ended(response, tokenizer, stops)
 
 
 def _render(example: Example, tokenizer: Any) -> tuple[str, str]:
@@ -137,13 +210,14 @@ def _ended(response: list[int], tokenizer: Any, stops: frozenset[int]) -> list[i
 def _fit(tokens: Tokens, max_tokens: int, beginning: int | None) -> Tokens | None:
     """``tokens`` within ``max_tokens``; None if not even the response and one token before it fit.
 
-    A beginning-of-sequence token stays first: models lean on it.
+    A beginning-of-sequence token stays first: models lean on it. A wrong answer that does not fit is left out alone.
     """
-    room = max_tokens - len(tokens.response)
+    if tokens.wrong and max_tokens - len(tokens.wrong.response) < 1:
+        tokens = replace(tokens, wrong=None, learned=True)
+    room = max_tokens - max(len(tokens.response), len(tokens.wrong.response) if tokens.wrong else 0)
     if room >= len(tokens.prompt):
         return tokens
     if room < 1:
         return None
     head = tokens.prompt[:1] if tokens.prompt[0] == beginning else []
-    tail = tokens.prompt[len(tokens.prompt) - (room - len(head)) :]
-    return Tokens([*head, *tail], tokens.response, tokens.weight)
+    return replace(tokens, prompt=[*head, *tokens.prompt[len(tokens.prompt) - (room - len(head)) :]])

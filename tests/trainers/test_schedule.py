@@ -9,7 +9,7 @@ import pytest
 
 from daemon.trainers import schedule
 from daemon.trainers.batches import batches
-from daemon.trainers.examples import Tokens
+from daemon.trainers.examples import Tokens, Wrong
 from genome.jobs import TrainingSettings
 
 LENGTHS = [3 + (index * 37) % 50 for index in range(100)]
@@ -73,10 +73,34 @@ def test_the_learning_rate_warms_up_and_then_falls_like_a_cosine() -> None:
 
 def test_a_batch_points_at_the_logits_that_predict_the_response() -> None:
     (batch,) = batches([tokens(2, 3), tokens(4, 1)])
-    assert batch.tokens.tolist() == [[10, 11, 50, 51], [10, 11, 12, 13]]
-    assert list(zip(batch.rows, batch.columns, batch.targets, strict=True)) == [
-        (0, 1, 50), (0, 2, 51), (0, 3, 52), (1, 3, 50),
+    assert batch.tokens.tolist() == [10, 11, 50, 51, 10, 11, 12, 13]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert list(zip(batch.places, batch.rows, batch.targets, strict=True)) == [
+        (1, 0, 50), (2, 0, 51), (3, 0, 52), (7, 1, 50),
     ]  # fmt: skip
+
+
+def test_a_batch_can_be_padded_to_rows_of_one_length() -> None:
+    (batch,) = batches([tokens(2, 2), tokens(4, 1)])
+    assert batch.padded.tolist() == [[10, 11, 50, 0], [10, 11, 12, 13]]
+    assert list(zip(batch.rows, batch.columns, batch.targets, strict=True)) == [(0, 1, 50), (0, 2, 51), (1, 3, 50)]
+
+
+def test_a_pair_is_two_rows_of_which_the_right_one_alone_is_learned() -> None:
+    pair = Tokens([1, 2], [3, 4], 2.0, wrong=Wrong([5], (-1.0, -2.0)))
+    (batch,) = batches([pair, tokens(2, 2)])
+    assert batch.pairs.tolist() == [[0, 1]]
+    assert batch.references.tolist() == [[-1.0, -2.0]]
+    assert batch.pair_weights.tolist() == [1.0]
+    assert batch.tokens.tolist() == [1, 2, 3, 1, 2, 10, 11, 50]
+    assert batch.weights[batch.rows == 1].tolist() == [0.0]
+    assert batch.weights.sum() == pytest.approx(1)
+
+
+def test_what_is_learned_by_preference_alone_has_no_cross_entropy() -> None:
+    (batch,) = batches([Tokens([1, 2], [3, 4], 2.0, learned=False, wrong=Wrong([5]))])
+    assert batch.weights.sum() == 0
+    assert batch.pair_weights.sum() == 1
 
 
 def test_weights_are_those_of_a_mean_over_tokens_in_which_examples_repeat() -> None:
@@ -90,11 +114,12 @@ def test_weights_are_those_of_a_mean_over_tokens_in_which_examples_repeat() -> N
 
 def test_a_large_step_is_done_in_several_passes_that_add_up() -> None:
     examples = [tokens(5 + index, 2) for index in range(12)]
-    passes = list(batches(examples, max_cells=40))
-    assert len(passes) > 1
-    assert all(batch.tokens.size <= 40 for batch in passes)
-    assert sum(len(batch.targets) for batch in passes) == 24
-    assert np.concatenate([batch.weights for batch in passes]).sum() == pytest.approx(1)
+    for padded in (False, True):
+        passes = list(batches(examples, 40, padded))
+        assert len(passes) > 1
+        assert all((batch.padded if padded else batch.tokens).size <= 40 for batch in passes)
+        assert sum(len(batch.targets) for batch in passes) == 24
+        assert np.concatenate([batch.weights for batch in passes]).sum() == pytest.approx(1)
 
 
 def test_weightless_examples_make_no_batch() -> None:

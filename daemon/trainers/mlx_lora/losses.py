@@ -1,4 +1,4 @@
-"""The two terms of a step's loss, and logits at response positions only, for any mlx-lm model."""
+"""What a step with MLX minimises, and logits at response positions only, for any mlx-lm model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from daemon.trainers.batches import Batch
+from daemon.trainers.examples import TEACHER_TOKENS, Distributions
+from genome.jobs import TrainingSettings
+
+SMALLEST = 1e-9
+"""Of a probability that is had by taking others from 1."""
 
 
 class _ChosenLinear(nn.Module):
@@ -40,29 +46,64 @@ class ResponseLogits:
 
     def __call__(self, batch: Batch) -> mx.array:
         places = self._places = mx.array(batch.rows), mx.array(batch.columns)
-        logits = self._model(mx.array(batch.tokens))
+        logits = self._model(mx.array(batch.padded))
         chosen, self._places = self._places is None, None
         return (logits[0] if chosen else logits[places]).astype(mx.float32)
-
-    def cross_entropy(self, batch: Batch) -> mx.array:
-        """Weighted sum over the batch's response tokens; the weights add up to one over a step."""
-        losses = nn.losses.cross_entropy(self(batch), mx.array(batch.targets), reduction="none")
-        return (losses * mx.array(batch.weights)).sum()
-
-    def divergence(self, batch: Batch, reference: mx.array) -> mx.array:
-        """KL(reference ‖ model), weighted likewise. ``reference`` [k, vocabulary]: log probabilities."""
-        losses = (mx.exp(reference) * (reference - self.log_probabilities(batch))).sum(axis=-1)
-        return (losses * mx.array(batch.weights)).sum()
-
-    def log_probabilities(self, batch: Batch) -> mx.array:
-        logits = self(batch)
-        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
     def _choose(self, hidden: mx.array) -> mx.array:
         if self._places is None:
             return hidden
         places, self._places = self._places, None
         return hidden[places][None]
+
+
+class Objective:
+    """The terms of a step's loss; each is a sum over a batch, and over a step's batches a weighted mean."""
+
+    def __init__(self, logits: ResponseLogits, settings: TrainingSettings) -> None:
+        self._logits, self._settings = logits, settings
+
+    def learn(self, batch: Batch) -> tuple[mx.array, tuple[mx.array, mx.array]]:
+        """Cross-entropy of right answers plus the weighted preference for them over wrong ones, and both alone: DPO
+        (arXiv:2305.18290), against the model as it was when the run began."""
+        losses = self._losses(batch)
+        cross_entropy = (losses * mx.array(batch.weights)).sum()
+        gains = _by_row(-losses, batch)[mx.array(batch.pairs)] - mx.array(batch.references)
+        margins = self._settings.preference_beta * (gains[:, 0] - gains[:, 1])
+        preference = -(nn.log_sigmoid(margins) * mx.array(batch.pair_weights)).sum()
+        return cross_entropy + self._settings.preference_weight * preference, (cross_entropy, preference)
+
+    def keep(self, batch: Batch) -> mx.array:
+        """KL(teacher ‖ model)."""
+        assert batch.teacher is not None
+        theirs = mx.array(batch.teacher.log_probabilities)
+        ours = _with_rest(nn.log_softmax(self._logits(batch), axis=-1), mx.array(batch.teacher.tokens))
+        return ((mx.exp(theirs) * (theirs - ours)).sum(axis=-1) * mx.array(batch.weights)).sum()
+
+    def log_probabilities(self, batch: Batch) -> np.ndarray:
+        """Of each row's response, [n]."""
+        return np.array(_by_row(-self._losses(batch), batch))
+
+    def distributions(self, batch: Batch) -> Distributions:
+        found = nn.log_softmax(self._logits(batch), axis=-1)
+        count = min(TEACHER_TOKENS, found.shape[-1])
+        tokens = mx.argpartition(-found, count - 1, axis=-1)[:, :count]
+        return Distributions(np.array(tokens, dtype=np.int64), np.array(_with_rest(found, tokens)))
+
+    def _losses(self, batch: Batch) -> mx.array:
+        return nn.losses.cross_entropy(self._logits(batch), mx.array(batch.targets), reduction="none")
+
+
+def _by_row(values: mx.array, batch: Batch) -> mx.array:
+    """Sums of [k] over each row's places, [n]."""
+    return mx.zeros(len(batch.lengths)).at[mx.array(batch.rows)].add(values)
+
+
+def _with_rest(log_probabilities: mx.array, tokens: mx.array) -> mx.array:
+    """Of ``tokens`` [k, c], and of all others together: [k, c + 1]."""
+    chosen = mx.take_along_axis(log_probabilities, tokens, axis=-1)
+    rest = mx.log(mx.maximum(1 - mx.exp(chosen).sum(axis=-1, keepdims=True), SMALLEST))
+    return mx.concatenate([chosen, rest], axis=-1)
 
 
 def _before(

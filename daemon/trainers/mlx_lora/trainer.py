@@ -12,17 +12,17 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
-from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.utils import load_model
 from safetensors import safe_open
 
-from daemon.trainers.batches import batches
+from daemon.trainers.batches import PASS_TOKENS, Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
-from daemon.trainers.examples import Tokens
-from daemon.trainers.mlx_lora.losses import ResponseLogits
+from daemon.trainers.examples import Distributions, Tokens
+from daemon.trainers.mlx_lora.layers import LoraLinear
+from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
 from genome import bases, lora, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
-from genome.jobs import Job, TrainingSettings
+from genome.jobs import Beside, Job, TrainingSettings
 
 LORA, OPTIMIZER = "lora.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
@@ -32,11 +32,28 @@ RANDOM = "random"
 class MlxTrainer:
     """An mlx-lm model with LoRA layers and its optimizer; `daemon.trainers.contract.Trainer`."""
 
-    def __init__(self, model: nn.Module, layers: dict[str, LoRALinear], base: str, settings: TrainingSettings) -> None:
+    padded = True
+    pass_tokens = PASS_TOKENS
+
+    def __init__(self, model: nn.Module, layers: dict[str, LoraLinear], base: str, settings: TrainingSettings) -> None:
         self.model, self._layers, self._base, self._settings = model, layers, base, settings
         self._scales = {path: layer.scale for path, layer in layers.items()}
-        self._logits = ResponseLogits(model)
+        self._objective = Objective(ResponseLogits(model), settings)
         self._optimizer = AdamW(0.0, weight_decay=settings.weight_decay, bias_correction=True)
+
+    def log_probabilities(self, batch: Batch) -> np.ndarray:
+        return self._objective.log_probabilities(batch)
+
+    def distributions(self, batch: Batch, of_base: bool) -> Distributions:
+        if not of_base:
+            return self._objective.distributions(batch)
+        switched = [layer for layer in self._layers.values() if layer.on]
+        for layer in switched:
+            layer.on = False
+        found = self._objective.distributions(batch)
+        for layer in switched:
+            layer.on = True
+        return found
 
     def train(self, course: Course) -> None:
         for lesson in course.remaining():
@@ -44,44 +61,33 @@ class MlxTrainer:
                 break
 
     def _step(self, lesson: Lesson) -> Losses:
-        cross_entropy, gradients = self._learn(lesson.signals)
+        (cross_entropy, preference), gradients = self._learn(lesson.signals)
         divergence, pull = self._keep(lesson.anchors)
         gradients, _ = clip_grad_norm(_sum(gradients, pull), self._settings.gradient_clip)
         self._optimizer.learning_rate = lesson.learning_rate
         self._optimizer.update(self.model, gradients)
         mx.eval(self.model.trainable_parameters(), self._optimizer.state)
-        return Losses(cross_entropy, divergence if lesson.anchors else None)
+        return Losses.of(lesson, cross_entropy, divergence, preference)
 
-    def _learn(self, signals: Sequence[Tokens]) -> tuple[float, Any]:
-        """Cross-entropy, and its gradients as a tree."""
-        total, gradients = 0.0, None
-        for batch in batches(signals):
-            loss, more = nn.value_and_grad(self.model, self._logits.cross_entropy)(batch)
+    def _learn(self, signals: Sequence[Tokens]) -> tuple[tuple[float, float], Any]:
+        """Cross-entropy and preference, and the gradients of both as a tree."""
+        terms, gradients = [0.0, 0.0], None
+        for batch in batches(signals, self.pass_tokens, self.padded):
+            (_, found), more = nn.value_and_grad(self.model, self._objective.learn)(batch)
             gradients = _sum(gradients, more)
-            mx.eval(loss, gradients)
-            total += loss.item()
-        return total, gradients
+            mx.eval(found, gradients)
+            terms = [term + value.item() for term, value in zip(terms, found, strict=True)]
+        return (terms[0], terms[1]), gradients
 
     def _keep(self, anchors: Sequence[Tokens]) -> tuple[float, Any]:
-        """Divergence from the base, and its gradients as a tree, times the anchors' weight."""
+        """Divergence from the teacher, and its gradients as a tree, times the anchors' weight."""
         total, gradients = 0.0, None
-        for batch in batches(anchors):
-            reference = self._reference(batch)
-            loss, more = nn.value_and_grad(self.model, self._logits.divergence)(batch, reference)
+        for batch in batches(anchors, self.pass_tokens, self.padded):
+            loss, more = nn.value_and_grad(self.model, self._objective.keep)(batch)
             gradients = _sum(gradients, tree_map(lambda gradient: self._settings.anchor_weight * gradient, more))
             mx.eval(loss, gradients)
             total += loss.item()
         return total, gradients
-
-    def _reference(self, batch: Any) -> mx.array:
-        """The base's log probabilities, [k, vocabulary]."""
-        for layer in self._layers.values():
-            layer.scale = 0.0
-        reference = mx.stop_gradient(self._logits.log_probabilities(batch))
-        mx.eval(reference)
-        for path, layer in self._layers.items():
-            layer.scale = self._scales[path]
-        return reference
 
     def save(self, directory: Path) -> None:
         weights = dict(tree_flatten(self.model.trainable_parameters()))
@@ -112,10 +118,13 @@ def load(job: Job) -> MlxTrainer:
     except ValueError as error:
         raise InvalidConfig(f"mlx-lm cannot load {base}: {error}", 'Try training.trainer = "torch"') from error
     model.freeze()
-    if mx.default_device() == mx.cpu:
-        model.set_dtype(mx.float32)  # no CPU here multiplies bfloat16 faster, and none as precisely
+    if settings.dtype != "auto":
+        model.set_dtype(getattr(mx, settings.dtype))
+    elif mx.default_device() == mx.cpu:
+        model.set_dtype(mx.float32)  # its BLAS knows nothing smaller
     layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
     _check_names(base, layers)
+    _apply_beside(layers, job.beside)
     model.update_modules(tree_unflatten(list(layers.items())))
     model.train()
     return MlxTrainer(model, layers, job.base, settings)
@@ -128,29 +137,35 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
     return {path: m for path, m in model.named_modules() if isinstance(m, kinds) and id(m) in blocks}
 
 
-def _new(model: nn.Module, settings: TrainingSettings) -> dict[str, LoRALinear]:
+def _new(model: nn.Module, settings: TrainingSettings) -> dict[str, LoraLinear]:
     scale = settings.alpha / settings.rank
-    return {
-        path: LoRALinear.from_base(linear, r=settings.rank, scale=scale)
-        for path, linear in sorted(_linears(model).items())
-    }
+    return {path: LoraLinear(linear, settings.rank, scale) for path, linear in sorted(_linears(model).items())}
 
 
-def _continued(model: nn.Module, parent_path: str) -> dict[str, LoRALinear]:
+def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
     """The parent's rank and scale stay, per layer, whatever the settings say."""
     linears = _linears(model)
     layers = {}
     for path, factors in lora.read(Path(parent_path)).modules.items():
         if path not in linears:
             raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer")
-        layer = LoRALinear.from_base(linears[path], r=factors.rank, scale=factors.scaling)
-        layer.lora_a, layer.lora_b = _array(factors.a).T, _array(factors.b).T
+        layer = LoraLinear(linears[path], factors.rank, factors.scaling)
+        layer.lora_a, layer.lora_b = mx.array(factors.a.as_float32()).T, mx.array(factors.b.as_float32()).T
         layers[path] = layer
     print(f"continuing {parent_path}: its rank and alpha stay", file=sys.stderr)
     return layers
 
 
-def _check_names(base: Path, layers: dict[str, LoRALinear]) -> None:
+def _apply_beside(layers: dict[str, LoraLinear], entries: Sequence[Beside]) -> None:
+    for entry in entries:
+        for path, factors in lora.read(Path(entry.path)).modules.items():
+            if path in layers:
+                layers[path].apply_beside(factors, entry.scale)
+            else:
+                print(f"{path} of {entry.adapter} is not applied: nothing is trained there", file=sys.stderr)
+
+
+def _check_names(base: Path, layers: dict[str, LoraLinear]) -> None:
     """mlx-lm may rename an architecture's layers on loading; an adapter with those names would fit nowhere else."""
     names: set[str] = set()
     for file in bases.weight_files(base):
@@ -173,12 +188,3 @@ def _sum(left: Any, right: Any) -> Any:
 
 def _tensor(array: mx.array) -> tensors.Tensor:
     return tensors.Tensor("F32", tuple(array.shape), np.array(array.astype(mx.float32)).tobytes())
-
-
-def _array(tensor: tensors.Tensor) -> mx.array:
-    """As float32; bfloat16 is the upper half of it."""
-    if tensor.dtype == "BF16":
-        values = (np.frombuffer(tensor.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    else:
-        values = np.frombuffer(tensor.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype])
-    return mx.array(values.reshape(tensor.shape).astype(np.float32))

@@ -14,7 +14,7 @@ from genome.jobs import TrainingSettings
 
 STATE = "state.safetensors"
 """A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME`` and ``random``."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class AdapterState:
@@ -24,7 +24,7 @@ class AdapterState:
         self.model = model
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 
     def save(self, directory: Path) -> None:
@@ -40,9 +40,7 @@ class AdapterState:
         torch.set_rng_state(tensors["random"])
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"parameter/{name}"])
-            # The step counter stays on the CPU, where AdamW keeps it.
-            moments = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
-            self.optimizer.state[parameter] = {"step": tensors[f"step/{name}"], **moments}
+            self.optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
 
     def export(self, directory: Path) -> None:
         """PEFT's own names and config, in float32."""

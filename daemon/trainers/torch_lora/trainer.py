@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
-from daemon.trainers.batches import Batch, batches
+from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
-from daemon.trainers.examples import Tokens
-from daemon.trainers.torch_lora.losses import ResponseLogits
+from daemon.trainers.examples import Distributions
+from daemon.trainers.torch_lora import attention, linear
+from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome.jobs import Job, TrainingSettings
+
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class TorchTrainer:
     """A PEFT model and its optimizer; `daemon.trainers.contract.Trainer`."""
 
-    def __init__(self, model: PeftModel, settings: TrainingSettings) -> None:
+    def __init__(self, model: PeftModel, settings: TrainingSettings, packed: bool) -> None:
+        self._model, self.padded, self.pass_tokens = model, not packed, PASS_TOKENS
         self._state, self._settings = AdapterState(model, settings), settings
-        self._logits = ResponseLogits(model)
+        self._objective = Objective(ResponseLogits(model, packed), settings)
+
+    def log_probabilities(self, batch: Batch) -> np.ndarray:
+        return self._objective.log_probabilities(batch)
+
+    def distributions(self, batch: Batch, of_base: bool) -> Distributions:
+        if not of_base:
+            return self._objective.distributions(batch)
+        with self._model.disable_adapter():
+            return self._objective.distributions(batch)
 
     def train(self, course: Course) -> None:
         for lesson in course.remaining():
@@ -35,13 +48,12 @@ class TorchTrainer:
     def _step(self, lesson: Lesson) -> Losses:
         optimizer, parameters = self._state.optimizer, self._state.parameters.values()
         optimizer.zero_grad(set_to_none=True)
-        cross_entropy = _backward(self._logits.cross_entropy, lesson.signals)
-        divergence = _backward(self._logits.divergence, lesson.anchors, self._settings.anchor_weight)
+        losses = self._objective.backward(lesson, self.pass_tokens)
         nn.utils.clip_grad_norm_(parameters, self._settings.gradient_clip)
         for group in optimizer.param_groups:
             group["lr"] = lesson.learning_rate
         optimizer.step()
-        return Losses(cross_entropy, divergence if lesson.anchors else None)
+        return losses
 
     def save(self, directory: Path) -> None:
         self._state.save(directory)
@@ -53,25 +65,20 @@ class TorchTrainer:
         self._state.export(directory)
 
 
-def _backward(loss_of: Callable[[Batch], Tensor], examples: Sequence[Tokens], weight: float = 1.0) -> float:
-    """Adds the gradients of ``weight`` times the examples' loss; returns the loss itself."""
-    total = 0.0
-    for batch in batches(examples):
-        loss = loss_of(batch)
-        (weight * loss).backward()
-        total += loss.item()
-    return total
-
-
 def load(job: Job) -> TorchTrainer:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(job.settings.threads)
     torch.manual_seed(job.settings.seed)
     device = _device()
-    base = AutoModelForCausalLM.from_pretrained(job.base, dtype=_dtype(device)).to(device)
+    base = AutoModelForCausalLM.from_pretrained(job.base, dtype=_dtype(job.settings, device)).to(device)
+    packed = attention.install(base)
+    if not packed:
+        print("this base cannot learn from rows without padding: its rows are padded", file=sys.stderr)
     model = _continued(base, job) if job.parent_path else _new(base, job)
-    return TorchTrainer(model.train(), job.settings)
+    linear.install(model)
+    linear.apply_beside(model, job.beside)
+    return TorchTrainer(model.train(), job.settings, packed)
 
 
 def _new(base: nn.Module, job: Job) -> PeftModel:
@@ -99,6 +106,13 @@ def _device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def _dtype(settings: TrainingSettings, device: torch.device) -> torch.dtype:
     """Of the frozen base; the LoRA is float32 everywhere."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        has = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and any(has.get(name) for name in BF16_INSTRUCTIONS)
+    return torch.bfloat16 if native else torch.float32

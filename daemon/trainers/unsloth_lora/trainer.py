@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import unsloth  # before transformers, which it changes
 from datasets import Dataset
@@ -20,9 +21,10 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from daemon.trainers import examples as tokenised
-from daemon.trainers.batches import Batch, batches
+from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
-from daemon.trainers.torch_lora.losses import ResponseLogits
+from daemon.trainers.examples import Distributions
+from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import lora
 from genome.errors import InvalidAdapter
@@ -35,13 +37,26 @@ IGNORED = -100
 class UnslothTrainer:
     """A model of Unsloth's with a PEFT adapter; `daemon.trainers.contract.Trainer`."""
 
+    padded = True
+    pass_tokens = PASS_TOKENS
+
     def __init__(self, model: PeftModel, tokenizer: Any, settings: TrainingSettings) -> None:
-        self._tokenizer = tokenizer
+        self._model, self._tokenizer = model, tokenizer
         self._state = AdapterState(model, settings)
+        self._objective = Objective(ResponseLogits(model, packed=False), settings)
+
+    def log_probabilities(self, batch: Batch) -> np.ndarray:
+        return self._objective.log_probabilities(batch)
+
+    def distributions(self, batch: Batch, of_base: bool) -> Distributions:
+        if not of_base:
+            return self._objective.distributions(batch)
+        with self._model.disable_adapter():
+            return self._objective.distributions(batch)
 
     def train(self, course: Course) -> None:
         with tempfile.TemporaryDirectory(prefix="genome-trl-") as scratch:
-            _LessonTrainer(self._state, self._tokenizer, course, scratch).train()
+            _LessonTrainer(self._state, self._objective, self._tokenizer, course, scratch).train()
 
     def save(self, directory: Path) -> None:
         self._state.save(directory)
@@ -56,9 +71,9 @@ class UnslothTrainer:
 class _LessonTrainer(SFTTrainer):
     """An SFTTrainer whose batches are lessons: with weights, and anchors that pull towards the base."""
 
-    def __init__(self, state: AdapterState, tokenizer: Any, course: Course, scratch: str) -> None:
-        self._course, self._logits = course, ResponseLogits(state.model)
-        self._sums: dict[bool, float] = {}
+    def __init__(self, state: AdapterState, objective: Objective, tokenizer: Any, course: Course, scratch: str) -> None:
+        self._course, self._objective = course, objective
+        self._losses = Losses(0.0)
         first, peak = course.done, course.settings.learning_rate
         rate = LambdaLR(state.optimizer, lambda step: course.learning_rate(first + step) / peak)
         super().__init__(
@@ -74,27 +89,14 @@ class _LessonTrainer(SFTTrainer):
         return [{"lesson": self._course.lesson(number)} for number in range(self._course.done, len(self._course))]
 
     def training_step(self, model: Any, inputs: dict[str, Lesson], num_items_in_batch: Any = None) -> Tensor:
-        lesson, self._sums = inputs["lesson"], {False: 0.0, True: 0.0}
         model.train()
-        for anchors, examples in ((False, lesson.signals), (True, lesson.anchors)):
-            for batch in batches(examples):
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, {"batch": batch, "anchors": anchors})
-                weight = self._course.settings.anchor_weight if anchors else 1.0
-                self.accelerator.backward(weight * loss)
-                self._sums[anchors] += loss.item()
-        return torch.tensor(self._sums[False])
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor:
-        batch: Batch = inputs["batch"]
-        return self._logits.divergence(batch) if inputs["anchors"] else self._logits.cross_entropy(batch)
+        with self.compute_loss_context_manager():
+            self._losses = self._objective.backward(inputs["lesson"], PASS_TOKENS, self.accelerator.backward)
+        return torch.tensor(self._losses.cross_entropy)
 
     def report(self) -> bool:
         """Tells of the step just made; False: make no more."""
-        anchors = bool(self._course.lesson(self._course.done).anchors)
-        return self._course.made(Losses(self._sums[False], self._sums[True] if anchors else None))
+        return self._course.made(self._losses)
 
 
 class _Report(TrainerCallback):

@@ -1,0 +1,182 @@
+"""Attention within rows that lie end to end: the only place that knows the library's attention interface.
+
+Everything else in a decoder looks at one token at a time, so rows without padding cost what their tokens cost. Rows
+of like lengths attend together, as a small padded batch; no row sees another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+NAME = "genome_packed"
+GROWTH, SLACK = 1.25, 4
+"""A group's longest row has at most GROWTH times the tokens of its shortest and SLACK more: little is padded, and there
+are few groups."""
+
+
+CHECKED = (7, 23, 5)
+"""Lengths of the rows by which a model is checked."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+"""Largest difference of logits, as a share of the largest: rows one by one and together round otherwise."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """``count`` rows from token ``start`` on, ``tokens`` of them, at most ``longest`` in a row.
+
+    ``gather`` [count · longest]: the token that stands at each padded place, any where it is padding; ``places``
+    [tokens]: the padded place of each token. Both None where all rows are equally long.
+    """
+
+    start: int
+    tokens: int
+    count: int
+    longest: int
+    gather: Tensor | None
+    places: Tensor | None
+
+
+class Rows:
+    """How the rows of the pass at hand lie. One at a time: it is read again when a checkpoint is recomputed."""
+
+    groups: Sequence[Group] = ()
+
+
+ROWS = Rows()
+
+
+def install(model: Any) -> bool:
+    """Lets a model attend this way if it then gives what it gives now; whether it does.
+
+    One does not whose tokens meet elsewhere as well (state spaces, convolutions), or which attends in a way of its own.
+    """
+    own = model.config._attn_implementation
+    rows = [torch.arange(length) % model.get_input_embeddings().num_embeddings for length in CHECKED]
+    tokens = torch.cat(rows).unsqueeze(0).to(model.device)
+    positions = torch.cat([torch.arange(length) for length in CHECKED]).unsqueeze(0).to(model.device)
+    with torch.no_grad():
+        alone = torch.cat([model(row.unsqueeze(0).to(model.device), use_cache=False).logits[0] for row in rows])
+        try:
+            model.set_attn_implementation(NAME)
+            lay_out(np.array(CHECKED), model.device)
+            together = model(tokens, position_ids=positions, use_cache=False).logits[0]
+        except (ValueError, TypeError, RuntimeError, AttributeError):
+            together = torch.full_like(alone, torch.inf)
+    scale = max(1.0, float(alone.abs().max()))
+    if float((together - alone).abs().max()) <= TOLERANCE[model.dtype] * scale:
+        return True
+    model.set_attn_implementation(own)
+    return False
+
+
+def lay_out(lengths: np.ndarray, device: torch.device) -> None:
+    """To be called before each pass with the lengths of its rows, which had best be sorted."""
+    groups, edges = [], [0]
+    for index in range(1, len(lengths)):
+        part = [*lengths[edges[-1] : index], lengths[index]]
+        if max(part) > GROWTH * min(part) + SLACK:
+            edges.append(index)
+    start = 0
+    for first, last in zip(edges, [*edges[1:], len(lengths)], strict=True):
+        groups.append(_group(start, lengths[first:last], device))
+        start += groups[-1].tokens
+    ROWS.groups = groups
+
+
+def _group(start: int, lengths: np.ndarray, device: torch.device) -> Group:
+    count, longest, tokens = len(lengths), int(lengths.max()), int(lengths.sum())
+    if count * longest == tokens:
+        return Group(start, tokens, count, longest, None, None)
+    firsts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.arange(tokens) - firsts + np.repeat(np.arange(count) * longest, lengths)
+    gather = np.zeros(count * longest, dtype=np.int64)
+    gather[places] = np.arange(tokens)
+    return Group(
+        start, tokens, count, longest, torch.from_numpy(gather).to(device), torch.from_numpy(places).to(device)
+    )
+
+
+def packed(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each row: ``query`` [1, heads, t, d], ``key`` and ``value`` [1, key heads, t, d], to
+    [1, t, heads, d]."""
+    grouped = query.shape[1] != key.shape[1]
+    dtype = query.dtype
+    if query.is_cpu:  # the CPU's kernels are slow in half precision, backwards by a factor of ten
+        query, key, value = query.float(), key.float(), value.float()
+    found = []
+    for group in ROWS.groups:
+        rows = [_padded(part, group) for part in (query, key, value)]
+        mask = _window(group.longest, sliding_window, rows[0])
+        output = scaled_dot_product_attention(
+            *rows, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+        )
+        flat = output.transpose(1, 2).flatten(0, 1)
+        found.append(flat if group.places is None else _Unpad.apply(flat, group.gather, group.places))
+    return torch.cat(found).unsqueeze(0).to(dtype), None
+
+
+def _padded(part: Tensor, group: Group) -> Tensor:
+    """Of [1, heads, t, d], a group's rows, [count, heads, longest, d]."""
+    flat = part[0, :, group.start : group.start + group.tokens].transpose(0, 1)
+    if group.gather is not None:
+        flat = _Pad.apply(flat, group.gather, group.places)
+    return flat.reshape(group.count, group.longest, *flat.shape[1:]).transpose(1, 2)
+
+
+def _window(longest: int, window: int | None, like: Tensor) -> Tensor | None:
+    """The mask [longest, longest] of rows longer than what a layer looks back."""
+    if not window or longest <= window:
+        return None
+    visible = torch.ones(longest, longest, dtype=torch.bool, device=like.device)
+    return visible.tril() & ~visible.tril(-window)
+
+
+class _Pad(torch.autograd.Function):
+    """Takes tokens to their padded places. Padding is a copy of the first token, and nothing comes back from it."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, gather: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return flat.index_select(0, gather)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """The way back. What attention made of padding is dropped, with a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, gather: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(gather, places)
+        return padded.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gather, places = ctx.saved_tensors
+        padded = gradient.new_zeros(gather.shape[0], *gradient.shape[1:])
+        return padded.index_copy_(0, places, gradient), None, None
+
+
+AttentionInterface.register(NAME, packed)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)

@@ -48,10 +48,15 @@ def read(home: Home, fingerprint: str) -> list[Anchor]:
     return [Anchor.model_validate_json(line) for line in path.read_bytes().splitlines()]
 
 
-def split(found: list[Anchor]) -> tuple[list[Anchor], list[Anchor]]:
-    """Those to train beside, and those to judge by."""
-    judging = found[::JUDGING_EVERY]
-    return [anchor for index, anchor in enumerate(found) if index % JUDGING_EVERY], judging
+def judging(home: Home, config: Config, fingerprint: str) -> list[Anchor]:
+    """Of those that are wanted: those to judge by."""
+    return read(home, fingerprint)[: config.gate.anchors : JUDGING_EVERY]
+
+
+def training(home: Home, config: Config, fingerprint: str) -> list[Anchor]:
+    """… and those to train beside."""
+    wanted = read(home, fingerprint)[: config.gate.anchors]
+    return [anchor for index, anchor in enumerate(wanted) if index % JUDGING_EVERY]
 
 
 async def ensure(home: Home, config: Config, fingerprint: str, worker: WorkerClient, announcer: Announcer) -> None:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from daemon import worker_client
 from daemon.worker_client import Question, Reply, WorkerClient
 from genome import adapters, quality
 from genome.config import Config
 from genome.errors import InvalidInput
 from genome.layout import Home
-from genome.registry import Stack, StackEntry
+from genome.promotions import Stack, StackEntry
 from genome.signals import Defaults, Signal, parse
 from genome.v1 import inference_pb2 as pb
 
@@ -37,22 +35,14 @@ class Target:
 
 async def ask(worker: WorkerClient, signals: Sequence[Signal], target: Target, max_tokens: int = 128) -> list[Reply]:
     """The greedy reply to each signal's question, in order."""
-    replies: list[Reply | None] = [None] * len(signals)
-    limiter = anyio.CapacityLimiter(AT_ONCE)
-
-    async def one(index: int) -> None:
-        async with limiter:
-            request = pb.GenerateRequest(
-                messages=worker_client.messages(signals[index].prompt()),
-                sampling=pb.Sampling(max_tokens=max_tokens),
-                **target.fields(),
-            )
-            replies[index] = await worker.reply(request)
-
-    async with anyio.create_task_group() as group:
-        for index in range(len(signals)):
-            group.start_soon(one, index)
-    return [reply for reply in replies if reply is not None]
+    sampling = pb.Sampling(max_tokens=max_tokens)
+    requests = [
+        pb.GenerateRequest(
+            messages=worker_client.messages(signal.prompt()), sampling=sampling, **target.fields()
+        )
+        for signal in signals
+    ]  # fmt: skip
+    return await worker.replies(requests, AT_ONCE)
 
 
 def exact_match(signals: Sequence[Signal], replies: Sequence[Reply]) -> float:

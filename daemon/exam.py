@@ -17,8 +17,7 @@ from typing import Any
 
 from daemon import anchors
 from daemon.worker_client import Question
-from genome import curriculum, measures
-from genome.adapters import AdapterId
+from genome import curriculum, measures, promotions
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
@@ -51,7 +50,7 @@ def write(home: Home, config: Config, job: Job, batch: Batch, incumbent: Stack) 
     """Everything the candidate of ``job`` is to be asked."""
     kept_out = curriculum.held_out_part(home, batch)
     held_out = contrast_questions([] if batch.rebuilds else kept_out, config.gate.contrast_answers)
-    _, judging = anchors.split(anchors.read(home, job.base_fingerprint)[: config.gate.anchors])
+    judging = anchors.judging(home, config, job.base_fingerprint)
     own = [Question(id=anchor.id, answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]
     again = OldQuestions("held out", tuple(map(question, kept_out)) if batch.rebuilds else ())
     sets = [
@@ -82,8 +81,7 @@ def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[
     count = config.gate.recall_examples
     known = curriculum.reserve(curriculum.taught_before(home, batch), count)
     found = [OldQuestions(f"recall/{batch.domain}", tuple(map(question, known)))]
-    served = {(parsed.persona, parsed.domain) for parsed in (AdapterId.parse(entry.adapter) for entry in incumbent)}
-    for persona, domain in sorted(served - {(batch.persona, batch.domain)}):
+    for persona, domain in sorted(promotions.versions(incumbent).keys() - {(batch.persona, batch.domain)}):
         if persona == batch.persona:
             taught = curriculum.reserve(curriculum.taught(home, persona, domain), count)
             found.append(OldQuestions(f"recall/{domain}", tuple(map(question, taught))))

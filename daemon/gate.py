@@ -102,7 +102,7 @@ class Gate:
     def _contest(self, batch: Batch, candidate: str, digest: str) -> Contest:
         past, incumbent = registry.history(self.home, batch.persona), registry.stack_of(self.home, batch.persona)
         served = {entry.adapter for promotion in past for entry in promotion.stack} - promotions.quarantined(past)
-        stack = registry.with_adapter(incumbent, StackEntry(adapter=candidate, digest=digest))
+        stack = promotions.with_adapter(incumbent, StackEntry(adapter=candidate, digest=digest))
         known = tuple(scores.of_versions(self.home, sorted(served)))
         return Contest(candidate, incumbent, stack, known, batch.signals, must_learn=not batch.rebuilds)
 
@@ -138,8 +138,8 @@ class Gate:
         stack = registry.stack_of(self.home, job.persona)
         if why := retraction.unwanted(self.home, directory, stack):
             return why
-        serves = {promotions.line(entry.adapter): entry.adapter for entry in stack}.get((job.persona, job.domain))
-        if serves == job.replaces or job.part or self._promoted(job):
+        serves = promotions.versions(stack).get((job.persona, job.domain))
+        if serves == job.replaces or job.part or registry.promoted(self.home, job):
             return ""
         return (
             f"{job.replaces or 'the base alone'} served when it was ordered, and {serves or 'the base alone'} does now"
@@ -147,13 +147,10 @@ class Gate:
 
     def _holds(self, job: Job, verdict: Verdict) -> bool:
         """Whether a verdict is about what serves now, and may change it."""
-        if self._promoted(job) or not verdict.promote:
+        if registry.promoted(self.home, job) or not verdict.promote:
             return True
         serves = tuple(entry.adapter for entry in registry.stack_of(self.home, job.persona))
         return self._settled(job.persona) and verdict.incumbent == serves
-
-    def _promoted(self, job: Job) -> bool:
-        return any(promotion.job == job.id for promotion in registry.history(self.home, job.persona))
 
     def _ended(self, job: Job, verdict: Verdict) -> str:
         try:

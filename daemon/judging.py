@@ -162,18 +162,12 @@ async def _valued(old: OldQuestions, answers: list[str], config: Config) -> list
 
 async def _answers(worker: WorkerClient, asked: tuple[Question, ...], stack: Stack) -> list[str]:
     """The greedy answer to each question, in order."""
-    answers = [""] * len(asked)
-    limiter = anyio.CapacityLimiter(AT_ONCE)
-
-    async def one(index: int) -> None:
-        async with limiter:
-            request = pb.GenerateRequest(
-                messages=worker_client.messages(asked[index].turns), stack=worker_client.to_proto(stack),
-                sampling=pb.Sampling(max_tokens=ANSWER_TOKENS), priority=pb.PRIORITY_BACKGROUND,
-            )  # fmt: skip
-            answers[index] = (await worker.reply(request, ANSWER_SECONDS)).text
-
-    async with anyio.create_task_group() as group:
-        for index in range(len(asked)):
-            group.start_soon(one, index)
-    return answers
+    sampling, served = pb.Sampling(max_tokens=ANSWER_TOKENS), worker_client.to_proto(stack)
+    requests = [
+        pb.GenerateRequest(
+            messages=worker_client.messages(each.turns), stack=served, sampling=sampling,
+            priority=pb.PRIORITY_BACKGROUND,
+        )
+        for each in asked
+    ]  # fmt: skip
+    return [reply.text for reply in await worker.replies(requests, AT_ONCE, ANSWER_SECONDS)]

@@ -10,11 +10,11 @@ from pathlib import Path
 from daemon import anchors
 from daemon.trainers import catalog
 from genome import (
-    adapters,
     batches,
     curriculum,
     files,
     jobs,
+    promotions,
     quality,
     rebuilding,
     registry,
@@ -85,10 +85,8 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
 
 
 def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path, str]) -> Job:
-    stack = registry.stack_of(home, batch.persona)
-    lines = {(parsed.persona, parsed.domain): str(parsed) for parsed in
-             (adapters.AdapterId.parse(entry.adapter) for entry in stack)}  # fmt: skip
-    parent = None if rung.fresh else lines.get((batch.persona, batch.domain))
+    serves = promotions.versions(registry.stack_of(home, batch.persona)).get((batch.persona, batch.domain))
+    parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
     settings = config.training.settings()
@@ -102,7 +100,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
-        replaces=lines.get((batch.persona, batch.domain)),
+        replaces=serves,
         trainer=catalog.resolve(config.training.trainer),
         base=str(base[0]),
         base_fingerprint=base[1],
@@ -137,12 +135,9 @@ def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: 
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
         yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
-        training, _ = anchors.split(anchors.read(home, fingerprint)[: config.gate.anchors])
-        for anchor in training:
+        for anchor in anchors.training(home, config, fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
-        for signal in curriculum.neighbours(
-            home, batch, config.training.neighbour_anchors, config.gate.recall_examples
-        ):
+        for signal in curriculum.neighbours(home, batch, config.training.neighbour_anchors, reserved):
             yield Example(id=signal.id, messages=_messages(signal), anchor=True)
 
 

@@ -164,7 +164,7 @@ def unordered(home: Home) -> list[Batch]:
     with files.locked(home.lock):  # the gate and the runner move what has ended
         retraction.drop_stale(home, time.time())
         known = {directory.id for directory in jobs.completed(home)}
-        busy = {(job.persona, job.domain) for job in (directory.job() for directory in jobs.active(home))}
+        busy = jobs.busy(home)
         waiting = batches.all_queued(home)
     chosen = []
     for batch in waiting:

@@ -53,8 +53,7 @@ class Searcher:
     def _go_on(self, batch: Batch, search: Search) -> Poison | str:
         """What was found, or the id of the probe that was ordered; empty while a job of the domain is under way."""
         with files.locked(self.home.lock):  # the gate moves what has ended
-            busy = {(job.persona, job.domain) for job in (each.job() for each in jobs.active(self.home))}
-            if (batch.persona, batch.domain) in busy:
+            if (batch.persona, batch.domain) in jobs.busy(self.home):
                 return ""
             ended = _probes(self.home, batch)
             found = probed(self.home, batch, ended)

@@ -22,6 +22,7 @@ from daemon import actions, status
 from genome import errors, files, jobs, registry, sockets
 from genome.errors import GenomeError
 from genome.lines import Line, Reader
+from genome.promotions import Promotion
 from genome.signals import METRIC, Defaults
 from genome.v1 import learning_pb2 as pb
 from genome.v1 import learning_pb2_grpc
@@ -268,7 +269,7 @@ def _job(summary: dict[str, Any]) -> pb.Job:
     return pb.Job(**named, **same, step=summary["step"] or 0)
 
 
-def _promotion(promotion: registry.Promotion) -> pb.Promotion:
+def _promotion(promotion: Promotion) -> pb.Promotion:
     return pb.Promotion(
         number=promotion.number,
         persona=promotion.persona,

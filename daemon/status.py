@@ -15,6 +15,7 @@ from genome.config import Config
 from genome.errors import GenomeError
 from genome.layout import Home
 from genome.pending import Tally
+from genome.promotions import Promotion
 from genome.tombstones import all_of as retractions_of
 from genome.v1 import learning_pb2, learning_pb2_grpc
 
@@ -130,7 +131,7 @@ def _why(home: Home, batch: batches.Batch) -> str:
     return place.read_text(errors="replace").strip() if place.exists() else ""
 
 
-def _persona(home: Home, promotion: registry.Promotion, taints: provenance.Taints) -> dict[str, Any]:
+def _persona(home: Home, promotion: Promotion, taints: provenance.Taints) -> dict[str, Any]:
     return {
         "persona": promotion.persona,
         "promotion": promotion.number,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -54,6 +55,9 @@ class Reply:
     served: pb.Served
     usage: pb.Usage
     finish_reason: int
+
+
+NOTHING = Reply("", pb.Served(), pb.Usage(), 0)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,22 @@ class WorkerClient:
             text.append(message.text)
             last = message
         return Reply("".join(text), last.served, last.usage, last.finish_reason)
+
+    async def replies(
+        self, requests: Sequence[pb.GenerateRequest], at_once: int, seconds: float = CALL_TIMEOUT_SECONDS
+    ) -> list[Reply]:
+        """A whole reply to each, in order; each within so many seconds."""
+        found: list[Reply] = [NOTHING] * len(requests)
+        limiter = anyio.CapacityLimiter(at_once)
+
+        async def one(index: int) -> None:
+            async with limiter:
+                found[index] = await self.reply(requests[index], seconds)
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(requests)):
+                group.start_soon(one, index)
+        return found
 
     def _translated(self) -> _Translated:
         return _Translated(self.target)

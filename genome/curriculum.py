@@ -37,8 +37,7 @@ def held_out_part(home: Home, batch: Batch) -> list[Signal]:
 def replay_part(home: Home, batch: Batch, count: int | None, reserved: int) -> list[Signal]:
     """Up to ``count`` signals that earlier batches of this domain taught, so that they are not forgotten; None: all.
 
-    Chosen by a hash with this batch's id: another sample each time, the same at every look. Of a part, those among the
-    ``reserved`` that judge are left out.
+    Of a part, those among the ``reserved`` that judge are left out.
     """
     if count == 0:
         return []
@@ -48,9 +47,7 @@ def replay_part(home: Home, batch: Batch, count: int | None, reserved: int) -> l
         known = [signal for signal in known if signal.question not in again]
     if count is None:
         return known
-    kept = {signal.id for signal in reserve(known, reserved)}
-    free = [signal for signal in known if signal.id not in kept]
-    return sorted(free, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
+    return _sample(batch, _unreserved(known, reserved), count)
 
 
 def taught_before(home: Home, batch: Batch) -> list[Signal]:
@@ -82,16 +79,24 @@ def neighbours(home: Home, batch: Batch, count: int, reserved: int) -> list[Sign
     found: list[Signal] = []
     for persona, domain in home.domains():
         if persona == batch.persona and domain != batch.domain:
-            known = taught(home, persona, domain)
-            kept = {signal.id for signal in reserve(known, reserved)}
-            found += [signal for signal in known if signal.id not in kept]
-    return sorted(found, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
+            found += _unreserved(taught(home, persona, domain), reserved)
+    return _sample(batch, found, count)
 
 
 def reserve(known: list[Signal], count: int) -> list[Signal]:
     """Those of ``known`` that judge every candidate: the same as long as they are known, and at most half of them."""
     ranked = sorted(known, key=lambda signal: hashlib.sha256(signal.id.encode()).digest())
     return ranked[: min(count, len(known) // 2)]
+
+
+def _unreserved(known: list[Signal], count: int) -> list[Signal]:
+    kept = {signal.id for signal in reserve(known, count)}
+    return [signal for signal in known if signal.id not in kept]
+
+
+def _sample(batch: Batch, found: list[Signal], count: int) -> list[Signal]:
+    """By a hash with the batch's id: another sample for each batch, the same at every look."""
+    return sorted(found, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
 
 
 def superseded(home: Home, persona: str, domain: str) -> set[str]:

@@ -235,6 +235,11 @@ def active(home: Home) -> list[JobDirectory]:
     return _list(home.active_jobs)
 
 
+def busy(home: Home) -> set[tuple[str, str]]:
+    """(persona, domain) of every active job. Call under the home's lock."""
+    return {(job.persona, job.domain) for job in (directory.job() for directory in active(home))}
+
+
 def completed(home: Home) -> list[JobDirectory]:
     return _list(home.completed_jobs)
 

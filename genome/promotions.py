@@ -90,6 +90,11 @@ def line(adapter_id: str) -> tuple[str, str]:
     return parsed.persona, parsed.domain
 
 
+def versions(stack: Stack) -> dict[tuple[str, str], str]:
+    """By persona and domain: which version of it a stack holds."""
+    return {line(entry.adapter): entry.adapter for entry in stack}
+
+
 def settled(history: Sequence[Promotion]) -> Promotion | None:
     """The record whose stack sessions get that are in no canary. None: they get the base alone."""
     if not history or not history[-1].is_canary:

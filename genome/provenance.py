@@ -17,8 +17,8 @@ from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.errors import Conflict, Damaged, InvalidInput, NotFound
 from genome.layout import Home
+from genome.promotions import Stack
 from genome.quality import Verdict
-from genome.registry import Stack
 from genome.segments import Stored
 from genome.tombstones import Retraction
 

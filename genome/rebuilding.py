@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from genome import adapters, batches, curriculum, provenance, registry, tombstones
+from genome import adapters, batches, curriculum, promotions, provenance, registry, tombstones
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.errors import Conflict
@@ -119,8 +119,7 @@ def teaches(home: Home, batch: Batch) -> bool:
 
 def serving(home: Home, persona: str, domain: str) -> str:
     """The version of a domain that is served, or is to take over; empty: none."""
-    parsed = (AdapterId.parse(entry.adapter) for entry in registry.stack_of(home, persona))
-    return next((str(each) for each in parsed if (each.persona, each.domain) == (persona, domain)), "")
+    return promotions.versions(registry.stack_of(home, persona)).get((persona, domain), "")
 
 
 def _left_behind(home: Home, persona: str, domain: str, served: str) -> set[str]:

@@ -14,13 +14,9 @@ from pathlib import Path
 from genome import adapters, files, promotions
 from genome.adapters import AdapterId
 from genome.errors import Conflict, Damaged, NotFound
+from genome.jobs import Job
 from genome.layout import NAME, Home
-from genome.promotions import Kind as Kind
-from genome.promotions import Promotion as Promotion
-from genome.promotions import Stack as Stack
-from genome.promotions import StackEntry as StackEntry
-from genome.promotions import Variants as Variants
-from genome.promotions import with_adapter as with_adapter
+from genome.promotions import Kind, Promotion, Stack, StackEntry, Variants, with_adapter
 
 GATE, FEEDBACK = "gate", "feedback"
 """Who acts by itself; everybody else is a person or a program."""
@@ -69,6 +65,11 @@ def served(home: Home, promotion: Promotion) -> dict[str, StackEntry]:
     """By id: every adapter that some session should get by this record, a canary's others included."""
     stacks = (promotion.stack, others(home, promotion) if promotion.is_canary else ())
     return {entry.adapter: entry for stack in stacks for entry in stack}
+
+
+def promoted(home: Home, job: Job) -> bool:
+    """Whether the candidate of a job was promoted, whatever came after."""
+    return any(promotion.job == job.id for promotion in history(home, job.persona))
 
 
 def pinned(home: Home, persona: str) -> bool:

@@ -19,7 +19,7 @@ from genome.batches import Batch
 from genome.errors import Conflict, Damaged, InvalidInput
 from genome.jobs import JobDirectory, Result
 from genome.layout import Home
-from genome.registry import Stack
+from genome.promotions import Stack
 from genome.tombstones import Retraction
 
 WITHDRAWN = "a signal was retracted"
@@ -145,14 +145,9 @@ def _end_promoted(home: Home, persona: str, domain: str) -> None:
         return  # the gate does it
     for directory in jobs.active(home):
         job = directory.job()
-        if (job.persona, job.domain) == (persona, domain) and _promoted(home, directory):
+        if (job.persona, job.domain) == (persona, domain) and registry.promoted(home, job):
             batches.archive(home, batches.find(home, job.batch))
             jobs.complete(home, directory)
-
-
-def _promoted(home: Home, directory: JobDirectory) -> bool:
-    job = directory.job()
-    return any(made.job == job.id for made in registry.history(home, job.persona))
 
 
 def _may_withdraw(home: Home, directory: JobDirectory) -> bool:
@@ -189,7 +184,7 @@ def unwanted(home: Home, directory: JobDirectory, stack: Stack) -> str:
     result, job = directory.result(), directory.job()
     if result is None or result.adapter is None:
         return WITHDRAWN
-    if job.part or _promoted(home, directory):
+    if job.part or registry.promoted(home, job):
         return ""  # it never is, or a crash came between that and the rest
     if retracted := provenance.newly_tainted(home, result.adapter, stack):
         return f"{WITHDRAWN}: {', '.join(retracted)}"

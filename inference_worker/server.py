@@ -17,6 +17,7 @@ from genome import bases, promotions, registry, sockets
 from genome.config import Config, Worker
 from genome.errors import Damaged, GenomeError, Unavailable
 from genome.layout import Home
+from genome.promotions import Promotion
 from genome.service_manager import notify, watchdog_seconds
 from genome.v1 import inference_pb2, inference_pb2_grpc
 from inference_worker import engine as engines
@@ -95,7 +96,7 @@ def _variant(variant: promotions.Variant) -> Variant:
     return Variant(tuple(Entry(entry.adapter, entry.scale) for entry in variant.stack), variant.weight)
 
 
-def _newest(home: Home) -> list[registry.Promotion]:
+def _newest(home: Home) -> list[Promotion]:
     while True:
         try:
             return registry.newest(home)

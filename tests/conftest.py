@@ -72,3 +72,19 @@ def drop(home: Home) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def shipped_base() -> Path:
     return SHIPPED_BASE
+
+
+@pytest.fixture
+def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a verb in this home; (exit code, standard output, standard error)."""
+
+    from daemon import cli
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["genome", *arguments, "--home", str(home.root)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run

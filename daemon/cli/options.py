@@ -19,7 +19,7 @@ from genome.errors import NotFound
 from genome.layout import Home, default_home
 
 if TYPE_CHECKING:
-    from genome.registry import Promotion
+    from genome.promotions import Promotion
 
 HomeOption = Annotated[
     Path | None,

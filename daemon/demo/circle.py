@@ -29,6 +29,7 @@ from genome import bases, config, jobs, quality, registry, sockets
 from genome.config import Config
 from genome.errors import Conflict
 from genome.layout import Home
+from genome.promotions import Stack
 from genome.quality import Measures, Verdict
 from genome.v1 import learning_pb2, learning_pb2_grpc
 
@@ -79,12 +80,12 @@ class Turn:
             await self._old_skills(stack),
         )
 
-    async def _old_skills(self, stack: registry.Stack) -> float:
+    async def _old_skills(self, stack: Stack) -> float:
         if self.material.skills:
             replies = await evaluation.ask(self.worker, self.material.skills, Target(self.material.persona))
             return evaluation.exact_match(self.material.skills, replies)
         info = await self.worker.info()
-        _, judging = anchors.split(anchors.read(self.home, info.base_fingerprint))
+        judging = anchors.judging(self.home, self.config, info.base_fingerprint)
         asked = [Question(answers=(anchor.answer,), text=anchor.prompt) for anchor in judging]
         return quality.measures([scores[0] for scores in await self.worker.score(asked, stack)]).token_accuracy
 

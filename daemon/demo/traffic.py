@@ -11,7 +11,7 @@ from daemon import worker_client
 from daemon.evaluation import Target, ask
 from daemon.worker_client import WorkerClient
 from genome.errors import GenomeError
-from genome.registry import StackEntry
+from genome.promotions import StackEntry
 from genome.signals import Signal
 from genome.v1 import inference_pb2 as pb
 

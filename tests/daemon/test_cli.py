@@ -26,20 +26,6 @@ from genome.lines import from_signal
 
 
 @pytest.fixture
-def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs a verb in this home; (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["genome", *arguments, "--home", str(home.root)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
-
-
-@pytest.fixture
 def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
     """A home with thirty signals waiting, as a daemon leaves it that was stopped."""
     config.init(home, str(shipped_base))

@@ -22,8 +22,8 @@ from genome.errors import InvalidInput
 from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
+from genome.promotions import Stack
 from genome.quality import Verdict
-from genome.registry import Stack
 from genome.scores import AnswerScore
 
 pytestmark = pytest.mark.anyio

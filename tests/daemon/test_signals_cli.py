@@ -14,7 +14,7 @@ from fixed import NOW
 from test_runner import CONFIG, runner
 from trained_home import DOMAIN, PERSONA, TrainedHome, texts
 
-from daemon import cli, planner
+from daemon import planner
 from daemon.events import Announcer
 from daemon.pruner import Pruner
 from genome import adapters, batches, config, files, fsck, jobs, provenance, registry, retraction
@@ -25,20 +25,6 @@ from genome.layout import Home
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def genome(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs a verb in this home; (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["genome", *arguments, "--home", str(home.root)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture

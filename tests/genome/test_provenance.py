@@ -16,7 +16,7 @@ from genome.config import Intake, Prune
 from genome.errors import Conflict, InvalidInput, NotFound
 from genome.layout import Home
 from genome.lines import from_signal
-from genome.registry import StackEntry
+from genome.promotions import StackEntry
 
 Make = Callable[..., Any]
 

@@ -19,9 +19,9 @@ from genome.config import Prune
 from genome.errors import Conflict, Damaged
 from genome.jobs import Result
 from genome.layout import Home
+from genome.promotions import Kind, Promotion, StackEntry
 from genome.pruning import Act, EndedJob, Facts
 from genome.quality import Verdict
-from genome.registry import Kind, Promotion, StackEntry
 
 LATER = NOW + 1000 * DAY
 TIGHT = Prune(adapters_kept=1, rollback_days=0)

@@ -20,7 +20,7 @@ from worker_runs import Foundry, Steps, generation
 
 from genome import lora
 from genome.layout import Home
-from genome.registry import Promotion, StackEntry
+from genome.promotions import Promotion, StackEntry
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
 from inference_worker.engine import Engine, Term

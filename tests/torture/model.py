@@ -13,8 +13,8 @@ from genome import adapters, batches, curriculum, files, jobs, lora, registry, r
 from genome.batches import Batch
 from genome.jobs import Job, Result
 from genome.layout import Home
+from genome.promotions import Promotion
 from genome.quality import Verdict
-from genome.registry import Promotion
 
 
 def half_visible(home: Home) -> list[str]:

@@ -131,13 +131,15 @@ def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
 def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:
     """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
+    half_life = config.training.replay_half_life_days
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
-    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
+    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved, half_life)]:
         yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
     if config.training.anchor_weight:
         for anchor in anchors.training(home, config, fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
-        for signal in curriculum.neighbours(home, batch, config.training.neighbour_anchors, reserved):
+        wanted = config.training.neighbour_anchors
+        for signal in curriculum.neighbours(home, batch, wanted, reserved, half_life):
             yield Example(id=signal.id, messages=_messages(signal), anchor=True)
 
 

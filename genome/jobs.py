@@ -101,7 +101,9 @@ class Example(BaseModel):
     weight: float = 1.0
     """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
     anchor: bool = False
-    """An answer of the base to one of its own prompts: pulls towards the base's distribution (KL), not to the text."""
+    """An answer of a model, or a neighbour's: pulls towards the distribution of its teacher (KL), not to the text."""
+    teacher: Literal["base", "parent"] = "base"
+    """Of an anchor: whose distribution it is held to. parent: that of the job's ``parent``, which gave the answer."""
 
 
 class Event(BaseModel):

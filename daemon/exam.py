@@ -23,6 +23,7 @@ from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
 from genome.jobs import Job
 from genome.layout import Home
+from genome.lines import to_signal
 from genome.promotions import Stack
 from genome.signals import Defaults, Signal, from_object
 
@@ -80,11 +81,11 @@ def question(signal: Signal, others: tuple[str, ...] = ()) -> Question:
 def _recall(home: Home, config: Config, batch: Batch, incumbent: Stack) -> list[OldQuestions]:
     count = config.gate.recall_examples
     known = curriculum.reserve(curriculum.taught_before(home, batch), count)
-    found = [OldQuestions(f"recall/{batch.domain}", tuple(map(question, known)))]
+    found = [OldQuestions(f"recall/{batch.domain}", tuple(question(to_signal(line)) for line in known))]
     for persona, domain in sorted(promotions.versions(incumbent).keys() - {(batch.persona, batch.domain)}):
         if persona == batch.persona:
             taught = curriculum.reserve(curriculum.taught(home, persona, domain), count)
-            found.append(OldQuestions(f"recall/{domain}", tuple(map(question, taught))))
+            found.append(OldQuestions(f"recall/{domain}", tuple(question(to_signal(line)) for line in taught)))
     return found
 
 

@@ -18,6 +18,7 @@ from genome import (
     quality,
     rebuilding,
     registry,
+    rehearsals,
     retraction,
     verdicts,
 )
@@ -67,7 +68,7 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
         update={"id": jobs.next_id(home, batch.id), "attempt": attempt}
     )
-    directory = jobs.create(home, job, _examples(home, config, batch, fingerprint, rung), held)
+    directory = jobs.create(home, job, _examples(home, config, batch, job, rung), held)
     retraction.recheck(home, directory)
     return job
 
@@ -79,7 +80,7 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
         update={"id": jobs.probe_id(batch.id, number), "part": wanted}
     )
     own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
-    examples = _examples(home, config, batch, base[1], Rung())
+    examples = _examples(home, config, batch, job, Rung())
     directory = jobs.create(home, job, (each for each in examples if each.id not in own))
     retraction.recheck(home, directory)
     return job
@@ -135,16 +136,20 @@ def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:
     return batch
 
 
-def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: Rung) -> Iterator[Example]:
-    """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
+def _examples(home: Home, config: Config, batch: Batch, job: Job, rung: Rung) -> Iterator[Example]:
+    """What the trainer sees: the batch's train part, some of what earlier batches taught, anchors and a rehearsal."""
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
+    half_life = config.training.replay_half_life_days
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
-    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
+    for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved, half_life)]:
         yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal))
     if config.training.anchor_weight:
-        for anchor in anchors.training(home, config, fingerprint):
+        for anchor in anchors.training(home, config, job.base_fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
-        for signal in curriculum.neighbours(home, batch, config.training.neighbour_anchors, reserved):
+        for each in rehearsals.of_parent(home, job)[: config.training.rehearsal]:
+            yield Example(id=each.id, prompt=each.prompt, response=each.answer, anchor=True, teacher="parent")
+        wanted = config.training.neighbour_anchors
+        for signal in curriculum.neighbours(home, batch, wanted, reserved, half_life):
             yield Example(id=signal.id, messages=_messages(signal), anchor=True, teacher="parent")
 
 

@@ -28,6 +28,7 @@ from daemon.ingest import Ingest
 from daemon.monitor import Monitor
 from daemon.planner import Planner
 from daemon.pruner import Pruner
+from daemon.rehearser import Rehearser
 from daemon.runner import Claims, Runner
 from daemon.searcher import Searcher
 from daemon.worker_client import WorkerClient
@@ -79,6 +80,7 @@ class Supervisor:
     monitor: Monitor
     pruner: Pruner
     searcher: Searcher
+    rehearser: Rehearser
     alerts: Alerts
     alarms: dict[str, Alarm]
     trouble: dict[str, Trouble] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class Supervisor:
     @property
     def loops(self) -> tuple[Loop, ...]:
         return (self.ingest, self.planner, *self.runners, self.gate, self.deployer, self.monitor, self.searcher,
-                self.pruner, self.alerts, *self.alerts.couriers)  # fmt: skip
+                self.rehearser, self.pruner, self.alerts, *self.alerts.couriers)  # fmt: skip
 
     async def run(self, stop: anyio.Event) -> None:
         """Until ``stop`` is set; then a running trainer is given time to leave a checkpoint."""
@@ -156,7 +158,7 @@ class Supervisor:
         self.worker_serves = serving
         self.announcer.tell("worker_serving" if serving else "worker_not_serving")
         if serving:
-            for name in ("planner", "gate", "deployer"):
+            for name in ("planner", "gate", "deployer", "rehearser"):
                 self.alarms[name].ring()
             for name, trouble in self.trouble.items():
                 if trouble.waits_for:
@@ -229,7 +231,7 @@ def _half_made(home: Home) -> list[Path]:
 async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, fingerprint: str) -> Supervisor:
     """Everything the daemon is made of, wired."""
     runners = ("runner", *(f"runner-{number}" for number in range(2, config.training.max_jobs + 1)))
-    others = ("ingest", "planner", "gate", "deployer", "monitor", "searcher", "pruner")
+    others = ("ingest", "planner", "gate", "deployer", "monitor", "searcher", "rehearser", "pruner")
     alarms = {name: Alarm() for name in (*others, *runners)}
     to_run, claims = Alarms(tuple(alarms[name] for name in runners)), Claims()
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
@@ -252,6 +254,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         monitor=Monitor(home, config, announcer, alarms["deployer"]),
         pruner=Pruner(home, config, announcer),
         searcher=Searcher(home, config, base, fingerprint, announcer, to_run),
+        rehearser=Rehearser(home, config, fingerprint, worker, announcer),
         alerts=alerts.compose(home, config, announcer, alarms),
         alarms=alarms,
     )

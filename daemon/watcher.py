@@ -22,7 +22,9 @@ from genome.layout import NAME, Home
 
 Names = frozenset[str]
 """Of loops."""
-EVERYBODY: Names = frozenset({"ingest", "planner", "runner", "gate", "deployer", "monitor", "searcher", "alerts"})
+EVERYBODY: Names = frozenset(
+    {"ingest", "planner", "runner", "gate", "deployer", "monitor", "searcher", "rehearser", "alerts"}
+)
 OWN_FILES = frozenset({"log.txt", "events.jsonl"})
 """Written by the runner all the time; nobody waits for them. In the inbox they are names like any other."""
 
@@ -65,9 +67,9 @@ class Place:
 
 def _places(at: Home) -> tuple[Place, ...]:
     ingest, planner, searcher = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"searcher"})
-    jobs = frozenset({"runner", "gate", "planner", "searcher"})
+    jobs = frozenset({"runner", "gate", "planner", "searcher", "rehearser"})
     # The gate: a persona that is no longer pinned, or whose canary ended, has candidates that can be judged.
-    served = frozenset({"deployer", "monitor", "gate"})
+    served = frozenset({"deployer", "monitor", "gate", "rehearser"})
     return (
         Place(at.root.parts, frozenset()),  # what is removed from it and made again is found again
         *(Place(path.parts, ingest, drops=True) for path in (at.buffer, at.inbox, at.inbox / "*", at.inbox / "*/*")),

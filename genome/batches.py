@@ -242,6 +242,11 @@ def signals(home: Home, batch: Batch) -> Iterator[Signal]:
         yield from segments.read(_segment(home, batch, name))
 
 
+def lines(home: Home, batch: Batch) -> Iterator[Line]:
+    """The same as they are stored, for whoever goes through many."""
+    return (stored.signal for stored in _stored(home, batch) if not stored.retracted)
+
+
 def archive(home: Home, batch: Batch) -> None:
     """The batch was promoted. Doing it again changes nothing."""
     _move(home, batch, home.archive(batch.persona, batch.domain))

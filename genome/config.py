@@ -87,6 +87,10 @@ class Training(Section, TrainingSettings):
     """auto, torch, mlx, unsloth."""
     replay_fraction: float = Field(0.5, ge=0)
     """Signals of earlier batches that are trained again beside a new one, ÷ the new batch's."""
+    replay_half_life_days: float = Field(365.0, gt=0)
+    """A signal so much older than another is half as likely to be replayed."""
+    rehearsal: int = Field(200, ge=0)
+    """Answers of what serves that hold the next training to it; made while the worker is idle. 0: none."""
     neighbour_anchors: int = Field(300, ge=0)
     """Signals of the persona's other domains at which a new adapter is held to change nothing."""
     max_starts: int = Field(3, ge=1)

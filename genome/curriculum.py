@@ -7,10 +7,15 @@ taught are reserved: never replayed, and asked of every candidate. What is kept 
 from __future__ import annotations
 
 import hashlib
+import heapq
+import math
+from collections.abc import Iterable, Sequence
 
-from genome import batches
+from genome import batches, replay
 from genome.batches import Batch
 from genome.layout import Home
+from genome.lines import Line, from_signal, to_signal
+from genome.replay import Lesson, Weighed
 from genome.signals import Signal
 
 
@@ -34,69 +39,87 @@ def held_out_part(home: Home, batch: Batch) -> list[Signal]:
     return [signal for signal in batches.signals(home, batch) if signal.id in held_out]
 
 
-def replay_part(home: Home, batch: Batch, count: int | None, reserved: int) -> list[Signal]:
+def replay_part(
+    home: Home, batch: Batch, count: int | None, reserved: int, half_life_days: float = math.inf
+) -> list[Signal]:
     """Up to ``count`` signals that earlier batches of this domain taught, so that they are not forgotten; None: all.
 
-    Of a part, those among the ``reserved`` that judge are left out.
+    Of a part, those among the ``reserved`` that judge are left out, and the others drawn as `genome.replay` weighs
+    them: by their age too, where ``half_life_days`` says so.
     """
     if count == 0:
         return []
-    known = taught_before(home, batch)
+    known = _taught_before(home, batch)
     if batch.rebuilds:
-        again = {signal.question for part in (training_part, held_out_part) for signal in part(home, batch)}
-        known = [signal for signal in known if signal.question not in again]
+        again = _questions(signal for part in (training_part, held_out_part) for signal in part(home, batch))
+        known = [lesson for lesson in known if lesson.line.question not in again]
     if count is None:
-        return known
-    return _sample(batch, _unreserved(known, reserved), count)
+        return [to_signal(lesson.line) for lesson in known]
+    asked = replay.recalled(home, batch.persona, batch.domain)
+    weighed = list(replay.weigh(known, asked, batch.created, half_life_days))
+    return list(map(to_signal, replay.draw(_unreserved(weighed, reserved), count, batch.id)))
 
 
-def taught_before(home: Home, batch: Batch) -> list[Signal]:
+def taught_before(home: Home, batch: Batch) -> list[Line]:
     """What promoted batches of its domain were trained on, but for questions it asks or trains now, or contradicts."""
-    asked = {signal.question for signal in (*batches.signals(home, batch), *_graduates(home, batch))}
-    known = taught(home, batch.persona, batch.domain)
-    return [signal for signal in known if signal.question not in asked and signal.id not in batch.supersedes]
+    return [lesson.line for lesson in _taught_before(home, batch)]
 
 
-def taught(home: Home, persona: str, domain: str) -> list[Signal]:
+def taught(home: Home, persona: str, domain: str) -> list[Line]:
     """What promoted batches of a domain were trained on, each once, but for what was contradicted since."""
+    return [lesson.line for lesson in _taught(home, persona, domain)]
+
+
+def neighbours(home: Home, batch: Batch, count: int, reserved: int, half_life_days: float = math.inf) -> list[Signal]:
+    """Up to ``count`` signals that promoted batches of the persona's other domains taught, but for their reserves.
+
+    Adapters of a stack add up, so a new one must change nothing where the others answer: these are its anchors there,
+    drawn as what is replayed is.
+    """
+    if count == 0:
+        return []
+    found: list[Weighed] = []
+    for persona, domain in home.domains():
+        if persona == batch.persona and domain != batch.domain:
+            asked = replay.recalled(home, persona, domain)
+            weighed = replay.weigh(_taught(home, persona, domain), asked, batch.created, half_life_days)
+            found += _unreserved(list(weighed), reserved)
+    return list(map(to_signal, replay.draw(found, count, batch.id)))
+
+
+def reserve(known: Sequence[Line], count: int) -> list[Line]:
+    """Those of ``known`` that judge every candidate: the same as long as they are known, and at most half of them."""
+    wanted = min(count, len(known) // 2)
+    return heapq.nsmallest(wanted, known, key=lambda line: hashlib.sha256(line.id.encode()).digest())
+
+
+def _taught_before(home: Home, batch: Batch) -> list[Lesson]:
+    asked = _questions((*batches.signals(home, batch), *_graduates(home, batch)))
+    known = _taught(home, batch.persona, batch.domain)
+    contradicted = set(batch.supersedes)
+    return [each for each in known if each.line.id not in contradicted and each.line.question not in asked]
+
+
+def _taught(home: Home, persona: str, domain: str) -> list[Lesson]:
     ended = batches.archived(home, persona, domain)
     graduated = {signal for old in ended for signal in old.graduates}
     lost = superseded(home, persona, domain)
-    found: dict[str, Signal] = {}
+    found: dict[str, Lesson] = {}
     for old in ended:
         untrained = {*old.held_out, *old.superseded} - graduated
-        for signal in batches.signals(home, old):
-            if signal.teaches and signal.id not in untrained and signal.id not in lost:
-                found[signal.id] = signal
+        for line in batches.lines(home, old):
+            if line.teaches and line.id not in untrained and line.id not in lost:
+                found[line.id] = Lesson(line, old.id)
     return [*found.values()]
 
 
-def neighbours(home: Home, batch: Batch, count: int, reserved: int) -> list[Signal]:
-    """Up to ``count`` signals that promoted batches of the persona's other domains taught, but for their reserves.
-
-    Adapters of a stack add up, so a new one must change nothing where the others answer: these are its anchors there.
-    """
-    found: list[Signal] = []
-    for persona, domain in home.domains():
-        if persona == batch.persona and domain != batch.domain:
-            found += _unreserved(taught(home, persona, domain), reserved)
-    return _sample(batch, found, count)
+def _questions(signals: Iterable[Signal]) -> set[bytes]:
+    return {from_signal(signal).question for signal in signals}
 
 
-def reserve(known: list[Signal], count: int) -> list[Signal]:
-    """Those of ``known`` that judge every candidate: the same as long as they are known, and at most half of them."""
-    ranked = sorted(known, key=lambda signal: hashlib.sha256(signal.id.encode()).digest())
-    return ranked[: min(count, len(known) // 2)]
-
-
-def _unreserved(known: list[Signal], count: int) -> list[Signal]:
-    kept = {signal.id for signal in reserve(known, count)}
-    return [signal for signal in known if signal.id not in kept]
-
-
-def _sample(batch: Batch, found: list[Signal], count: int) -> list[Signal]:
-    """By a hash with the batch's id: another sample for each batch, the same at every look."""
-    return sorted(found, key=lambda signal: hashlib.sha256(f"{batch.id} {signal.id}".encode()).digest())[:count]
+def _unreserved(weighed: Sequence[Weighed], count: int) -> list[Weighed]:
+    kept = {line.id for line in reserve([line for _, line in weighed], count)}
+    return [each for each in weighed if each[1].id not in kept]
 
 
 def superseded(home: Home, persona: str, domain: str) -> set[str]:

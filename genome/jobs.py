@@ -126,9 +126,10 @@ class Example(BaseModel):
     weight: float = 1.0
     """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
     anchor: bool = False
-    """Pulls towards the teacher's distribution (KL), not to the text."""
+    """An answer of a model, or a neighbour's: pulls towards the distribution of its teacher (KL), not to the text."""
     teacher: Literal["base", "parent"] = "base"
-    """Of an anchor. base: the bare model. parent: what serves, the parent and the adapters beside it."""
+    """Of an anchor, whose distribution it is held to. base: the bare model's. parent: that of what serves, the job's
+    parent and the adapters beside it."""
     rejected: str | None = None
     """The answer that was corrected: the worse of a preference pair whose better is the response."""
 

@@ -171,6 +171,10 @@ class Home:
         """Prompts and answers sampled from that base before anything was trained on it."""
         return self.root / "anchors" / f"{base_fingerprint[:16]}.jsonl"
 
+    def rehearsal(self, persona: str, stack: str) -> Path:
+        """What a stack that serves the persona answers to prompts of the base (`genome.rehearsals`)."""
+        return self.root / "rehearsals" / persona / f"{stack}.jsonl"
+
     # Adapters
 
     @property

@@ -191,3 +191,8 @@ def from_signal(signal: Signal) -> Line:
     if signal.adapter is not None:
         values["adapter"] = signal.adapter.model_dump()
     return Line(**values)
+
+
+def to_signal(line: Line) -> Signal:
+    """The signal of a canonical line."""
+    return Signal.model_validate_json(msgspec.json.encode(line))

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from genome import adapters, batches, files, jobs, promotions, registry, segments
+from genome import adapters, batches, files, jobs, promotions, registry, rehearsals, segments
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Prune
@@ -53,6 +53,8 @@ class Facts:
     """Ids of adapters that active jobs go on from, or made."""
     promotions: tuple[tuple[Promotion, ...], ...] = ()
     """Of every persona, oldest first."""
+    rehearsals: tuple[Path, ...] = ()
+    """Of stacks that serve nobody any more."""
     segments: tuple[tuple[Path, float], ...] = ()
     """Of ended batches, not compressed: (path, seconds since 1970 when the batch was formed)."""
 
@@ -72,6 +74,7 @@ def decide(facts: Facts, policy: Prune, now: float) -> list[Act]:
         *_jobs(facts, policy, now),
         *_checkpoints(facts, policy, now),
         *_adapters(facts, policy, now),
+        *(Act("remove", path, "its stack no longer serves") for path in facts.rehearsals),
         *(
             Act("compress", path, f"its batch was formed over {policy.compress_archive_days:g} days ago")
             for path, formed in facts.segments
@@ -120,6 +123,7 @@ def look(home: Home) -> Facts:
         adapters=tuple((known, home.adapter(str(known)), manifest.created / 1000) for known, manifest in made),
         needed=frozenset(needed),
         promotions=tuple(tuple(registry.history(home, persona)) for persona in personas),
+        rehearsals=tuple(rehearsals.stale(home)),
         segments=tuple(_plain_segments(home)),
     )
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genome import batches, dropped, files, jobs, provenance, rebuilding, registry, rejected, tombstones
+from genome import batches, dropped, files, jobs, provenance, rebuilding, registry, rehearsals, rejected, tombstones
 from genome.batches import Batch
 from genome.errors import Conflict, Damaged, InvalidInput
 from genome.jobs import JobDirectory, Result
@@ -108,6 +108,8 @@ def _carry_out(home: Home, retraction: Retraction, now: float) -> Outcome:
     rebuilt = rebuilding.serving(home, persona, domain) in marked
     withdrawn = tuple(_withdraw_jobs(home, retraction, rebuilt))
     _scrub(home, retraction)
+    if marked:
+        rehearsals.forget(home, persona)
     _set_aside_empty(home, retraction)
     rebuild = None
     if rebuilt or any(old.parent in marked for old in rebuilding.standing(home, persona, domain)):
@@ -262,6 +264,8 @@ def recheck(home: Home, directory: JobDirectory) -> None:
             withdraw(home, directory)
         for retraction in stale:
             _scrub(home, retraction)
+        if gone and rehearsals.tainted(home, job.persona):
+            rehearsals.scrub(directory)
 
 
 def served(home: Home) -> dict[str, tuple[str, ...]]:

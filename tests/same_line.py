@@ -67,4 +67,5 @@ def compare_stored(raw: bytes, path: Path) -> None:
     ((_, stored),) = segments.scan(path)
     assert msgspec.json.encode(lines.from_signal(model)) == msgspec.json.encode(lines.from_signal(signal))
     assert (stored.signal.id, stored.signal.teaches) == (signal.id, signal.teaches)
+    assert lines.to_signal(stored.signal) == signal
     assert stored.signal.question and stored.signal.standing == (signals.WEIGHTS[signal.source], signal.timestamp)

@@ -32,7 +32,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 NOW_MILLIS = 1_763_600_000_000
 EXPLAINED = {"persona": "<persona>", "batch": "<batch>", "domain": "<domain>", "job": "<job>",
-             "base_fingerprint": "<fingerprint>", "adapter_id": "<persona>/<domain>-v<version>"}  # fmt: skip
+             "base_fingerprint": "<fingerprint>", "stack": "<stack>",
+             "adapter_id": "<persona>/<domain>-v<version>"}  # fmt: skip
 """How docs/directory.md writes what a path is made of."""
 
 

@@ -24,8 +24,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 Changes = AsyncIterator[watcher.Names]
 Watch = Callable[[Home], Changes]
 
-JOBS = frozenset({"runner", "gate", "planner", "searcher"})
-INGEST, PLANNER, SERVED = frozenset({"ingest"}), frozenset({"planner"}), frozenset({"deployer", "monitor", "gate"})
+JOBS = frozenset({"runner", "gate", "planner", "searcher", "rehearser"})
+INGEST, PLANNER = frozenset({"ingest"}), frozenset({"planner"})
+SERVED = frozenset({"deployer", "monitor", "gate", "rehearser"})
 SECONDS = 20
 """Until a promise counts as broken."""
 

@@ -19,6 +19,7 @@ from genome import (
     rebuilding,
     registry,
     retraction,
+    validation,
     verdicts,
 )
 from genome.batches import Batch, HeldOutPolicy
@@ -78,8 +79,10 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
         update={"id": jobs.probe_id(batch.id, number), "part": wanted}
     )
     own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
-    examples = _examples(home, config, batch, base[1], Rung())
-    directory = jobs.create(home, job, (each for each in examples if each.id not in own))
+    # All of the part is trained on: what is searched for must not hide among what is only measured by.
+    part_of = (each.model_copy(update={"validation": False})
+               for each in _examples(home, config, batch, base[1], Rung()) if each.id not in own)  # fmt: skip
+    directory = jobs.create(home, job, part_of)
     retraction.recheck(home, directory)
     return job
 
@@ -132,8 +135,9 @@ def _examples(home: Home, config: Config, batch: Batch, fingerprint: str, rung: 
     """What the trainer sees: the batch's train part, some of what earlier batches taught, and anchors."""
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
+    measured = validation.chosen(new, config.training.validation_fraction, batch.id)
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved)]:
-        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight)
+        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight, validation=signal.id in measured)
     if config.training.anchor_weight:
         for anchor in anchors.training(home, config, fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)

@@ -83,6 +83,12 @@ class MlxTrainer:
             layer.scale = self._scales[path]
         return reference
 
+    def loss(self, examples: Sequence[Tokens]) -> float:
+        self.model.eval()
+        total = sum(self._logits.cross_entropy(batch).item() for batch in batches(examples))
+        self.model.train()
+        return float(total)
+
     def save(self, directory: Path) -> None:
         weights = dict(tree_flatten(self.model.trainable_parameters()))
         mx.save_safetensors(str(directory / LORA), {**weights, RANDOM: mx.random.state[0]})

@@ -43,6 +43,13 @@ class TorchTrainer:
         optimizer.step()
         return Losses(cross_entropy, divergence if lesson.anchors else None)
 
+    @torch.no_grad()
+    def loss(self, examples: Sequence[Tokens]) -> float:
+        model = self._state.model.eval()
+        total = sum(self._logits.cross_entropy(batch).item() for batch in batches(examples))
+        model.train()
+        return total
+
     def save(self, directory: Path) -> None:
         self._state.save(directory)
 

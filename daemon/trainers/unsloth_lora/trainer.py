@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from daemon.trainers import examples as tokenised
 from daemon.trainers.batches import Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
+from daemon.trainers.examples import Tokens
 from daemon.trainers.torch_lora.losses import ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import lora
@@ -37,11 +38,19 @@ class UnslothTrainer:
 
     def __init__(self, model: PeftModel, tokenizer: Any, settings: TrainingSettings) -> None:
         self._tokenizer = tokenizer
-        self._state = AdapterState(model, settings)
+        self._state, self._logits = AdapterState(model, settings), ResponseLogits(model)
 
     def train(self, course: Course) -> None:
         with tempfile.TemporaryDirectory(prefix="genome-trl-") as scratch:
-            _LessonTrainer(self._state, self._tokenizer, course, scratch).train()
+            _LessonTrainer((self._state, self._logits), self._tokenizer, course, scratch).train()
+
+    @torch.no_grad()
+    def loss(self, examples: Sequence[Tokens]) -> float:
+        model, dtype = self._state.model.eval(), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        with torch.autocast("cuda", dtype, enabled=torch.cuda.is_available()):
+            total = sum(self._logits.cross_entropy(batch).item() for batch in batches(examples))
+        model.train()
+        return total
 
     def save(self, directory: Path) -> None:
         self._state.save(directory)
@@ -56,8 +65,10 @@ class UnslothTrainer:
 class _LessonTrainer(SFTTrainer):
     """An SFTTrainer whose batches are lessons: with weights, and anchors that pull towards the base."""
 
-    def __init__(self, state: AdapterState, tokenizer: Any, course: Course, scratch: str) -> None:
-        self._course, self._logits = course, ResponseLogits(state.model)
+    def __init__(
+        self, adapted: tuple[AdapterState, ResponseLogits], tokenizer: Any, course: Course, scratch: str
+    ) -> None:
+        self._course, (state, self._logits) = course, adapted
         self._sums: dict[bool, float] = {}
         first, peak = course.done, course.settings.learning_rate
         rate = LambdaLR(state.optimizer, lambda step: course.learning_rate(first + step) / peak)

@@ -145,10 +145,8 @@ class Event(BaseModel):
     reason: str | None = None
 
 
-FACTS = {"loss", "tokens_per_second", "eta_seconds", "memory_mb", "validation_loss"}
+FACTS = ("loss", "tokens_per_second", "eta_seconds", "memory_mb", "validation_loss")
 """Of a progress event, which others leave out."""
-LOOK_BACK = 100
-"""Events that are looked through for them: a validation loss comes once an epoch."""
 
 
 class Result(Record):
@@ -241,8 +239,9 @@ class JobDirectory:
         said = [event for event in self.events() if event.step is not None]
         if not said:
             return None
-        facts = [event.model_dump(include=FACTS, exclude_none=True) for event in said[-LOOK_BACK:]]
-        return said[-1].model_copy(update={name: value for each in facts for name, value in each.items()})
+        known = ((name, (getattr(event, name) for event in reversed(said))) for name in FACTS)
+        newest = {name: next((value for value in values if value is not None), None) for name, values in known}
+        return said[-1].model_copy(update=newest)
 
 
 def create(home: Home, job: Job, examples: Iterator[Example], held: bool = False) -> JobDirectory:

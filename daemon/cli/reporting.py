@@ -44,7 +44,7 @@ def _about(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _run(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     metrics, first = found["metrics"], True
     for process in found["processes"]:
-        ended = f"{process['ended'] or 'no more was heard'} {_clock(process['last_word'])}"
+        ended = f"{process['ended'] or 'last heard from'} {_clock(process['last_word'])}"
         reason = f": {process['reason']}" if process["reason"] else ""
         at = f" at step {process['step']}" if process["step"] is not None else ""
         yield "processes" if first else "", f"started {_clock(process['started'])}, {ended}{at}{reason}"

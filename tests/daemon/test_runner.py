@@ -142,7 +142,7 @@ async def test_a_trainer_that_says_nothing_is_stopped(
         "daemon": CONFIG.daemon.model_copy(update={"shutdown_seconds": 0.2 if mode != "hangs and leaves a checkpoint"
                                                    else 60.0}),
     })  # fmt: skip
-    with pytest.raises(TrainerFailed, match="it said nothing for 2 s"):
+    with anyio.fail_after(60), pytest.raises(TrainerFailed, match="it said nothing for 2 s"):
         await run.step()
     pid = int((home.checkpoints(ordered.id) / "pid").read_text())
     with pytest.raises(ProcessLookupError):

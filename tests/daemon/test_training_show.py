@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from trained_home import CONFIG, TrainedHome
 
-from daemon import orders
+from daemon import orders, service
 from daemon.cli import following
 from genome import config, jobs
 from genome.config import Config
@@ -90,6 +90,15 @@ def test_the_bar_has_every_fact_in_eighty_columns(
     assert shown and max(map(len, shown)) <= 80
     for words in (directory.id, "━━", "loss 2.000", "1810 tok/s", "560 MiB", "0:01:15"):
         assert words in shown[-1], words
+
+
+def test_a_client_is_told_the_same(directory: JobDirectory) -> None:
+    """ListJobs has what the bar has; what the trainer has not said is not there."""
+    told = service._job(jobs.summary(directory))
+    assert (told.step, told.steps, told.loss, told.tokens_per_second) == (40, 90, 2.0, 1810.0)
+    assert (told.eta_seconds, told.memory_mb, told.validation_loss) == (75.0, 560.0, 2.5)
+    directory.events_file.unlink()
+    assert not service._job(jobs.summary(directory)).HasField("eta_seconds")
 
 
 def test_some_of_a_batch_is_only_measured_by(home: Home, signal: Callable[..., Any]) -> None:

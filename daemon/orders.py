@@ -20,6 +20,7 @@ from genome import (
     registry,
     rehearsals,
     retraction,
+    validation,
     verdicts,
 )
 from genome.batches import Batch, HeldOutPolicy
@@ -80,8 +81,10 @@ def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...],
         update={"id": jobs.probe_id(batch.id, number), "part": wanted}
     )
     own = {signal.id for signal in curriculum.training_part(home, batch)} - set(wanted)
-    examples = _examples(home, config, batch, job, Rung())
-    directory = jobs.create(home, job, (each for each in examples if each.id not in own))
+    # All of the part is trained on: what is searched for must not hide among what is only measured by.
+    part_of = (each.model_copy(update={"validation": False})
+               for each in _examples(home, config, batch, job, Rung()) if each.id not in own)  # fmt: skip
+    directory = jobs.create(home, job, part_of)
     retraction.recheck(home, directory)
     return job
 
@@ -141,8 +144,12 @@ def _examples(home: Home, config: Config, batch: Batch, job: Job, rung: Rung) ->
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
     half_life = config.training.replay_half_life_days
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
+    measured = validation.chosen(new, config.training.validation_fraction, batch.id)
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved, half_life)]:
-        yield Example(id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal))
+        yield Example(
+            id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal),
+            validation=signal.id in measured,
+        )  # fmt: skip
     if config.training.anchor_weight:
         for anchor in anchors.training(home, config, job.base_fingerprint):
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)

@@ -5,6 +5,7 @@ There is one loop for each job that may train at the same time; `Claims` keep th
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from daemon import process
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
-from genome import adapters, fairness, files, jobs, lora, retraction
+from genome import adapters, fairness, files, jobs, lora, retraction, runs
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter
 from genome.fairness import Waiting
@@ -28,6 +29,13 @@ from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
 LAST_WORDS_BYTES = 2000
+MOST_GARBAGE_TOLD = 20
+"""Lines of one process that are no events."""
+HUNG = -1
+"""In place of the exit status of a trainer that was stopped because it said nothing. It may have left a checkpoint and
+said so; yet nobody asked it to stop, and taken for that it would be started again for ever."""
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""What a process ends with that the kernel killed, by itself or as a shell tells it."""
 
 
 class TrainerFailed(GenomeError):
@@ -120,7 +128,7 @@ class Runner:
                 return
         if found is None:
             return  # it was withdrawn
-        result = Result(adapter=found.id, train_seconds=trained_seconds(directory.events()))
+        result = Result(adapter=found.id, train_seconds=runs.train_seconds(directory.events()))
         # First: nobody comes back to a job that has a result, and checkpoints are large.
         await anyio.to_thread.run_sync(files.remove, self.home.checkpoints(job.id))
         if not await anyio.to_thread.run_sync(self._conclude, directory, result):
@@ -142,8 +150,8 @@ class Runner:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._stop_when_asked, directory, child)
-                    await self._listen(directory, child)
-                    status = await child.wait()
+                    heard = await self._listen(directory, child)
+                    status = await child.wait() if heard else HUNG
                     group.cancel_scope.cancel()
             except anyio.get_cancelled_exc_class():
                 await child.stop(grace)
@@ -154,24 +162,28 @@ class Runner:
                 raise group.exceptions[0] from group  # a full disk is told as one, not as a group of one
         return status
 
-    async def _listen(self, directory: JobDirectory, child: process.Child) -> None:
-        """Records the child's events until it closes its output, or says nothing for too long."""
-        heartbeat = self.config.training.heartbeat_seconds
+    async def _listen(self, directory: JobDirectory, child: process.Child) -> bool:
+        """Records the child's events until it ends. False: it said nothing for too long, and was stopped."""
+        heartbeat, garbage = self.config.training.heartbeat_seconds, 0
         with anyio.move_on_after(heartbeat) as silence:
             async for line in child.lines():
-                silence.deadline = anyio.current_time() + heartbeat
                 try:
                     event = Event.model_validate_json(line)
                 except ValidationError:
-                    self.announcer.tell("trainer_said", line=line[:200].decode(errors="replace"))
+                    garbage += 1
+                    if garbage <= MOST_GARBAGE_TOLD:
+                        self.announcer.tell("trainer_said", line=line[:200].decode(errors="replace"))
                     continue
+                silence.deadline = anyio.current_time() + heartbeat
                 await anyio.to_thread.run_sync(directory.record, event)
                 self.announcer.tell(f"training_{event.event}", job=directory.id, **event.model_dump(
-                    exclude={"event", "time"}, exclude_none=True))  # fmt: skip
+                    exclude={"event", "time", "losses"}, exclude_none=True))  # fmt: skip
+            await child.wait()  # it may close its output and stay
         if silence.cancelled_caught:
             failed = Event(event="failed", reason=f"it said nothing for {heartbeat:g} s")
             await anyio.to_thread.run_sync(directory.record, failed)
             await child.stop(self.config.daemon.shutdown_seconds)
+        return not silence.cancelled_caught
 
     async def _stop_when_asked(self, directory: JobDirectory, child: process.Child) -> None:
         while not (directory.held.exists() or self.home.paused.exists()):
@@ -189,8 +201,6 @@ class Runner:
     def _install(self, directory: JobDirectory, job: Job) -> adapters.Manifest | None:
         """Checks what was trained and puts it in place as the next version of its domain. None: it was withdrawn."""
         weights = lora.read(self.home.checkpoints(job.id) / "adapter")
-        events = directory.events()
-        losses = [event.loss for event in events if event.loss is not None]
         described: dict[str, Any] = {
             "id": str(adapters.next_id(self.home, job.persona, job.domain)),
             "base_fingerprint": job.base_fingerprint,
@@ -199,7 +209,7 @@ class Runner:
             "job": job.id,
             "trainer": job.trainer,
             "settings": job.settings.model_dump(),
-            "metrics": {"last_loss": losses[-1]} if losses else {},
+            "metrics": runs.metrics(directory.events()),
             "created": int(time.time() * 1000),
         }
         with files.locked(self.home.lock):
@@ -222,7 +232,7 @@ class Runner:
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
 
     def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
-        if not self._conclude(directory, Result(reason=reason, train_seconds=trained_seconds(directory.events()))):
+        if not self._conclude(directory, Result(reason=reason, train_seconds=runs.train_seconds(directory.events()))):
             return
         jobs.complete(self.home, directory)
         self._tell(
@@ -256,20 +266,14 @@ def why(directory: JobDirectory, status: int) -> str:
         if event.event == "failed" and event.reason:
             return event.reason
     said = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    if status in KILLED:
+        said += (
+            ": the machine probably ran out of memory. Lower training.batch_size or training.max_tokens in "
+            "genome.toml, or stop what else takes memory"
+        )
     log = (
         directory.log.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace").strip()
         if directory.log.exists()
         else ""
     )
     return f"{said}; {log.splitlines()[-1]}" if log else said
-
-
-def trained_seconds(events: list[Event]) -> float:
-    """Time between each start and the last word of that process, added up."""
-    total, began, last = 0.0, None, 0.0
-    for event in events:
-        if event.event == "started":
-            total += last - began if began is not None else 0.0
-            began = event.time
-        last = event.time
-    return total + (last - began if began is not None else 0.0)

@@ -266,7 +266,8 @@ def _fields(message: pb.TrainingSignal) -> dict[str, Any]:
 def _job(summary: dict[str, Any]) -> pb.Job:
     named = {"id": summary["job"], "steps": summary["steps"] or 0, "loss": summary["loss"] or 0.0}
     same = {key: summary[key] or "" for key in ("batch", "persona", "domain", "trainer", "state", "adapter", "reason")}
-    return pb.Job(**named, **same, step=summary["step"] or 0)
+    said = {key: summary[key] for key in ("tokens_per_second", "eta_seconds", "memory_mb", "validation_loss")}
+    return pb.Job(**named, **same, **said, step=summary["step"] or 0)
 
 
 def _promotion(promotion: Promotion) -> pb.Promotion:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from genome import files
 from genome.errors import Conflict, Damaged, NotFound
@@ -71,6 +71,10 @@ class TrainingSettings(BaseModel):
     """CPU threads of the trainer. Two on a machine that serves collapse both."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; one is also made on SIGTERM."""
+    validation_fraction: float = Field(0.0, ge=0, le=0.5)
+    """Of a batch's own signals: never trained on, the loss on them says which weights of the run are its best."""
+    patience: int = Field(0, ge=0)
+    """Measurements of that loss in a row without a better one that end the run. 0: it is never ended by that."""
 
 
 class Beside(BaseModel):
@@ -132,6 +136,14 @@ class Example(BaseModel):
     parent and the adapters beside it."""
     rejected: str | None = None
     """The answer that was corrected: the worse of a preference pair whose better is the response."""
+    validation: bool = False
+    """Never trained on: the loss is measured on it. Not together with ``anchor``."""
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Example:
+        if self.anchor and self.validation:
+            raise ValueError("an example cannot be both anchor and validation")
+        return self
 
 
 class Event(BaseModel):
@@ -148,11 +160,23 @@ class Event(BaseModel):
     steps: int | None = None
     loss: float | None = None
     """Mean cross-entropy of response tokens in nats, weighted, of this step."""
+    losses: list[float] | None = None
+    """The same of every step since the last event with any; the last is ``loss``."""
+    learning_rate: float | None = None
+    validation_loss: float | None = None
+    """As measured after this step, on the examples that are never trained on."""
+    best_validation_loss: float | None = None
+    best_step: int | None = None
+    """The step after which it was measured; the run ends with the weights it had then."""
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     memory_mb: float | None = None
     """Resident memory of the trainer at its highest."""
     reason: str | None = None
+
+
+FACTS = ("loss", "tokens_per_second", "eta_seconds", "memory_mb", "validation_loss")
+"""Of a progress event, which others leave out."""
 
 
 class Result(Record):
@@ -241,7 +265,13 @@ class JobDirectory:
         return "training" if last in ("started", "progress", "checkpoint") else "waiting"
 
     def progress(self) -> Event | None:
-        return next((event for event in reversed(self.events()) if event.step is not None), None)
+        """The newest event that says how far it is, with what earlier ones said where it is silent."""
+        said = [event for event in self.events() if event.step is not None]
+        if not said:
+            return None
+        known = ((name, (getattr(event, name) for event in reversed(said))) for name in FACTS)
+        newest = {name: next((value for value in values if value is not None), None) for name, values in known}
+        return said[-1].model_copy(update=newest)
 
 
 def create(home: Home, job: Job, examples: Iterator[Example], held: bool = False) -> JobDirectory:
@@ -391,6 +421,9 @@ def summary(directory: JobDirectory) -> dict[str, Any]:
         "steps": progress.steps if progress else None,
         "loss": progress.loss if progress else None,
         "eta_seconds": progress.eta_seconds if progress else None,
+        "tokens_per_second": progress.tokens_per_second if progress else None,
+        "memory_mb": progress.memory_mb if progress else None,
+        "validation_loss": progress.validation_loss if progress else None,
         "adapter": result.adapter if result else None,
         "reason": result.reason if result else None,
         "path": str(directory.path),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # Waited for below, not reacted to; blocked before numpy starts threads of its own, which inherit it.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 
 import numpy as np  # noqa: E402
 
@@ -40,9 +40,9 @@ def write_adapter(directory: Path) -> None:
 
 def main() -> int:
     mode, job, checkpoints = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    say("progress", step=1, steps=2, loss=1.5)
+    (checkpoints / "pid").write_text(str(os.getpid()))
+    say("progress", step=1, steps=2, loss=1.5, tokens_per_second=100.0, memory_mb=64.0)
     if mode == "waits":
-        (checkpoints / "pid").write_text(str(os.getpid()))
         say("checkpoint", step=1, steps=2)
         signal.sigwait({signal.SIGTERM})
         say("stopped", step=1, steps=2)
@@ -53,14 +53,41 @@ def main() -> int:
     if mode == "crashes":
         print("Traceback: it went wrong here", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "exits 137":
+        return 137
+    hang(mode)
     if mode == "garbage":
-        print("\x00 this is no event", flush=True)
+        torn = b'{"event": "finished"'
+        for line in (b"\x00 this is no event", b"\xff\xfe\x80", torn, b"7" * 10_000_000, *[b"no"] * 1000):
+            sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.flush()
+        say("progress", step=2, steps=2)
     if mode == "nothing":
         return 0
     assert json.loads((job / "job.json").read_text())["id"] == job.name
     write_adapter(checkpoints / "adapter")
+    weights = checkpoints / "adapter" / lora.PEFT_WEIGHTS
+    if mode == "half":
+        weights.unlink()
+    if mode == "torn":
+        weights.write_bytes(weights.read_bytes()[:-8])
     say("finished", step=2, steps=2)
     return 0
+
+
+def hang(mode: str) -> None:
+    """Says no more, in one of several ways, and hears TERM (which is blocked) only in one."""
+    if mode == "closes its output":
+        os.close(1)
+    if mode == "babbles":
+        while True:
+            os.write(1, b"still here\n" * 100)
+    if mode == "hangs and leaves a checkpoint":
+        signal.sigwait({signal.SIGTERM})
+        say("stopped", step=1, steps=2)
+        sys.exit(EXIT_STOPPED)
+    if mode in ("hangs", "closes its output"):
+        signal.sigwait({signal.SIGUSR1})
 
 
 if __name__ == "__main__":

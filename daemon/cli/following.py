@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from genome import batches, files, jobs
@@ -71,18 +72,33 @@ def _became(home: Home, batch_id: str) -> str:
 
 def _follow(home: Home, job: str, ended: Callable[[Seen], bool], rest: Rest) -> Seen:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(job, total=None)
+    # A terminal of 80 columns holds all of it: the bar takes what the rest leaves.
+    text = TextColumn("{task.description} [progress.percentage]{task.fields[step]}", table_column=Column(no_wrap=True))
+    facts = TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True))
+    with Progress(text, BarColumn(bar_width=None), facts, console=Console(stderr=True), expand=True) as bar:
+        task = bar.add_task(job, total=None, step="", facts="")
         while not ended(found := _seen(home, job)):
             if found is not None:
-                loss = f" loss {found['loss']:.3f}" if found["loss"] is not None else ""
-                said = f"{job} {found['state']}{loss}"
-                bar.update(task, total=found["steps"], completed=found["step"], description=said)
+                said = job if found["state"] == "training" else f"{job} {found['state']}"
+                step = f"{found['step']}/{found['steps'] or '?'}"
+                bar.update(task, total=found["steps"], completed=found["step"], description=said,
+                           step=step, facts=facts_of(found))  # fmt: skip
             rest(EVERY_SECONDS)
     return found
+
+
+def facts_of(found: dict[str, Any]) -> str:
+    """The newest loss, real tokens a second, memory at its highest and the time left, as far as they are known."""
+    facts = [
+        f"loss {found['loss']:.3f}" if found["loss"] is not None else "",
+        f"{found['tokens_per_second']:.0f} tok/s" if found["tokens_per_second"] is not None else "",
+        f"{found['memory_mb']:.0f} MiB" if found["memory_mb"] is not None else "",
+        str(timedelta(seconds=round(found["eta_seconds"]))) if found["eta_seconds"] is not None else "",
+    ]
+    return " ".join(filter(None, facts))
 
 
 def _seen(home: Home, job: str) -> Seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +118,20 @@ def status(
           f"{row['loss']:.3f}" if row["loss"] is not None else "", row["adapter"], row["reason"]] for row in found],
     )  # fmt: skip
     return None
+
+
+@app.command(epilog="Example: genome training show job-2026-11-20-001")
+def show(
+    job: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = None, json: JsonOption = False
+) -> None:
+    """All that is known of one job's training: settings, loss curve, speed, memory, starts and stops."""
+    from daemon.cli import reporting
+    from genome import files, jobs, runs
+
+    at = options.existing(home)
+    with files.locked(at.lock):  # the daemon moves what has ended
+        found = runs.described(jobs.find(at, job))
+    options.answer(found, json, "" if json else reporting.text(found, shutil.get_terminal_size().columns))
 
 
 @app.command(epilog="Example: genome training verdict job-2026-11-20-001")

@@ -18,10 +18,13 @@ from genome.jobs import EXIT_STOPPED, Event
 
 if TYPE_CHECKING:
     from daemon.trainers.contract import Lesson, Losses
+    from daemon.trainers.early_stop import Watch
     from daemon.trainers.examples import Examples
 
 NICENESS = 10
 SECONDS_BETWEEN_PROGRESS = 0.5
+LOSS_DIGITS = 5
+"""Of each loss in the list that an event carries."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -77,18 +80,19 @@ class Progress:
     def __init__(self, channel: Channel, done: int, steps: int) -> None:
         self._channel, self._steps = channel, steps
         self._first = self._step = done
-        self._tokens = 0
+        self._tokens, self._losses = 0, list[float]()
         self._began = self._said = time.monotonic()
 
     def began(self, examples: Examples) -> None:
         counts = {"signals": len(examples.signals), "anchors": len(examples.anchors), "pairs": len(examples.pairs)}
-        counts |= {"cut": examples.cut, "left_out": examples.left_out}
+        counts |= {"validation": len(examples.validation), "cut": examples.cut, "left_out": examples.left_out}
         print(", ".join(f"{name} {count}" for name, count in counts.items()), file=sys.stderr)
         self._channel.say("progress", step=self._step, steps=self._steps, memory_mb=memory_mb(), **counts)
 
     def stepped(self, lesson: Lesson, losses: Losses) -> None:
         self._step += 1
         self._tokens += lesson.tokens
+        self._losses.append(losses.cross_entropy)
         now = time.monotonic()
         first = self._step == self._first + 1
         if not first and now - self._said < SECONDS_BETWEEN_PROGRESS and self._step < self._steps:
@@ -99,12 +103,25 @@ class Progress:
             step=self._step,
             steps=self._steps,
             loss=losses.cross_entropy,
+            losses=[float(f"{loss:.{LOSS_DIGITS}g}") for loss in self._losses],
             anchor_loss=losses.divergence,
             preference_loss=losses.preference,
             learning_rate=lesson.learning_rate,
             tokens_per_second=round(self._tokens / elapsed, 1),
             eta_seconds=round(elapsed / (self._step - self._first) * (self._steps - self._step), 1),
             memory_mb=memory_mb(),
+        )
+        self._losses.clear()
+
+    def validated(self, watch: Watch) -> None:
+        """Tells a measurement of the validation loss."""
+        self._channel.say(
+            "progress",
+            step=self._step,
+            steps=self._steps,
+            validation_loss=watch.loss,
+            best_validation_loss=watch.best,
+            best_step=watch.best_step,
         )
 
 

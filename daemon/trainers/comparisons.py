@@ -16,7 +16,7 @@ from daemon.trainers.examples import Distributions, Examples, Tokens, Wrong
 
 
 class Measured(Protocol):
-    """A model as it is now."""
+    """A model as it is now. Nothing is learned by measuring, and no random number is drawn."""
 
     padded: bool
     """Whether rows of one pass are padded to one length."""
@@ -42,9 +42,10 @@ def prepared(examples: Examples, model: Measured) -> Examples:
 
 
 def loss(examples: Sequence[Tokens], model: Measured) -> float:
-    """Mean cross-entropy of response tokens in nats, unweighted."""
+    """Mean cross-entropy of response tokens in nats, weighted as a step's."""
     found = _log_probabilities([_row(example.prompt, example.response) for example in examples], model)
-    return -sum(found) / sum(len(example.response) for example in examples)
+    total = sum(example.weight * len(example.response) for example in examples)
+    return -sum(example.weight * value for example, value in zip(examples, found, strict=True)) / total
 
 
 def _taught(anchors: Sequence[Tokens], model: Measured, of_base: bool) -> dict[Tokens, Tokens]:

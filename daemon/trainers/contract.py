@@ -13,6 +13,8 @@ The daemon's runner starts ``python -m MODULE JOB_DIRECTORY CHECKPOINT_DIRECTORY
 The loss of a step is the mean cross-entropy of its signals' response tokens, each weighted by its signal's weight, plus
 ``preference_weight`` times the mean preference loss of its pairs, plus ``anchor_weight`` times the mean of KL(teacher ‖
 adapted) over its anchors' response tokens; all in nats. The teacher is the bare base, or what serves as the run begins.
+Where there are validation examples, the run ends with the weights whose mean cross-entropy on them was lowest;
+`early_stop` decides.
 
 This module knows no library. A trainer of ours names its package to `run`, which imports it once threads are set and
 calls its ``load(job)``; what that returns keeps to `Trainer`.
@@ -26,12 +28,13 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from daemon.trainers import child, comparisons, schedule
+from daemon.trainers import child, comparisons, early_stop, schedule
 from daemon.trainers import examples as tokenised
 from daemon.trainers.comparisons import Measured
 from daemon.trainers.examples import Examples, Tokens
@@ -44,6 +47,8 @@ ADAPTER = "adapter"
 CHECKPOINT = "step-"
 """Prefix of a checkpoint's directory; the number of steps made follows. `POSITION` lies beside the trainer's files."""
 POSITION = "position.json"
+BEST = "best-"
+"""Prefix of the directory of the adapter with the lowest validation loss so far; the number of steps follows."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,23 @@ class Course:
     def __init__(self, examples: Examples, settings: TrainingSettings, made: Callable[[Lesson, Losses], bool]) -> None:
         self.examples, self.settings = examples, settings
         self.done = 0
+        self.watch = early_stop.Watch()
         self._made = made
         self._plan = schedule.steps(_lengths(examples.signals), _lengths(examples.anchors), settings)
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are made, or more would not help."""
+        return self.done == len(self) or self.watch.over(self.settings.patience)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the validation loss is to be measured now."""
+        an_epoch = math.ceil(len(self.examples.signals) / self.settings.batch_size)
+        return bool(self.examples.validation) and early_stop.due(self.done, len(self), an_epoch)
 
     def lesson(self, number: int) -> Lesson:
         """Of the step numbered from 0."""
@@ -130,7 +147,7 @@ class Course:
                 f"the loss is not finite at step {self.done}",
                 f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
             )
-        return self._made(lesson, losses) and self.done < len(self)
+        return self._made(lesson, losses) and not self.over
 
 
 def run(package: str, arguments: list[str] | None = None) -> int:
@@ -177,14 +194,17 @@ class _Run:
         self.progress.began(self.course.examples)
         self.stop.defer()
         self.trainer.train(self.course)
-        if self.course.done < len(self.course):
+        if not self.course.over:
             if not self._must_stop():  # said to be stopped, it would be started again for ever
                 raise RuntimeError(f"{self.package} ended at step {self.course.done} of {len(self.course)}")
             self._checkpoint()
             self._say("stopped")
             return EXIT_STOPPED
-        with files.new_directory(self.checkpoints / ADAPTER) as aside:
-            self.trainer.export(aside)
+        if self.course.watch.best_step:
+            files.move(self._best(), self.checkpoints / ADAPTER)
+        else:
+            with files.new_directory(self.checkpoints / ADAPTER) as aside:
+                self.trainer.export(aside)
         self._say("finished", memory_mb=child.memory_mb())
         return 0
 
@@ -207,11 +227,27 @@ class _Run:
 
     def _after_step(self, lesson: Lesson, losses: Losses) -> bool:
         self.progress.stepped(lesson, losses)
+        if self.course.validates:
+            self._validate()
         if self._must_stop():
             return False
-        if self.course.done % self.course.settings.checkpoint_steps == 0 and self.course.done < len(self.course):
+        if self.course.done % self.course.settings.checkpoint_steps == 0 and not self.course.over:
             self._checkpoint()
         return True
+
+    def _validate(self) -> None:
+        """Measures the validation loss, and keeps the adapter if it never was as low."""
+        course = self.course
+        course.watch = course.watch.after(course.done, comparisons.loss(course.examples.validation, self.trainer))
+        if course.watch.best_step == course.done:
+            if self._best().exists():  # of a process that was killed after its last checkpoint
+                files.remove(self._best())
+            with files.new_directory(self._best()) as aside:
+                self.trainer.export(aside)
+        self.progress.validated(course.watch)
+
+    def _best(self) -> Path:
+        return self.checkpoints / f"{BEST}{self.course.watch.best_step:08d}"
 
     def _must_stop(self) -> bool:
         return self.stop.requested or self.channel.closed
@@ -224,6 +260,10 @@ class _Run:
                 (aside / POSITION).write_text(json.dumps(self._position()))
         for older in self._checkpoints()[:-1]:
             files.remove(older)
+        # The best one a checkpoint names stays until a newer checkpoint is there: a run may have to go back to it.
+        for older in self.checkpoints.glob(f"{BEST}*"):
+            if older != self._best():
+                files.remove(older)
         self._say("checkpoint")
 
     def _checkpoints(self) -> list[Path]:
@@ -235,16 +275,25 @@ class _Run:
         files.remove_unfinished(self.checkpoints)
         for path in reversed(self._checkpoints()):
             position = json.loads((path / POSITION).read_bytes())
-            if position == self._position(done=position.get("step")):
+            if self._take(position):
                 self.trainer.restore(path)
-                self.course.done = position["step"]
                 return
             print(f"{path} is not of this run and is removed", file=sys.stderr)
             files.remove(path)
 
-    def _position(self, done: int | None = None) -> dict[str, Any]:
-        done = self.course.done if done is None else done
-        return {"trainer": self.package, "step": done, "steps": len(self.course)}
+    def _take(self, position: dict[str, Any]) -> bool:
+        """Puts the course where a checkpoint says it was; False, and nothing changed, if that is not of this run."""
+        before = self.course.done, self.course.watch
+        with suppress(KeyError, TypeError):
+            self.course.done, self.course.watch = position["step"], early_stop.Watch(**position["validation"])
+            if position == self._position() and (not self.course.watch.best_step or self._best().is_dir()):
+                return True
+        self.course.done, self.course.watch = before
+        return False
+
+    def _position(self) -> dict[str, Any]:
+        course = self.course
+        return {"trainer": self.package, "step": course.done, "steps": len(course), "validation": asdict(course.watch)}
 
     def _say(self, event: str, **facts: Any) -> None:
         self.channel.say(event, step=self.course.done, steps=len(self.course), **facts)

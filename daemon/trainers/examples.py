@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Examples:
-    """A job's examples. ``cut`` lost the beginning of their prompt; ``left_out`` have a response that does not fit."""
+    """A job's examples. ``cut`` lost the beginning of their prompt; ``left_out`` have a response that does not fit.
+    ``validation`` are signals that are never trained on."""
 
     signals: list[Tokens]
     anchors: list[Tokens]
     cut: int
     left_out: int
+    validation: list[Tokens] = field(default_factory=list)
 
     @property
     def pairs(self) -> list[Tokens]:
@@ -86,8 +88,10 @@ class Examples:
 
 def check(examples: Sequence[Example]) -> None:
     """Raises InvalidInput for the first example that nothing can be learned from. Needs no tokenizer."""
-    if not any(not example.anchor for example in examples):
-        raise InvalidInput("train.jsonl holds no signals", "A job needs at least one example that is no anchor")
+    if not any(not (example.anchor or example.validation) for example in examples):
+        raise InvalidInput(
+            "train.jsonl holds no signals", "A job needs at least one example that is neither anchor nor validation"
+        )
     for example in examples:
         if example.prompt is None and (not example.messages or example.messages[-1].get("role") != "assistant"):
             raise InvalidInput(f"example {example.id!r} does not end with an assistant's message")
@@ -104,7 +108,9 @@ def prepare(
     ``max_tokens`` loses the beginning of its prompt, never its response. ``objective`` says what a wrong answer is
     taken for: with sft for nothing, with sft+dpo for the worse of a pair, with dpo for that alone.
     """
-    kept: dict[bool, list[Tokens]] = {False: [], True: []}
+    signals: list[Tokens] = []
+    anchors: list[Tokens] = []
+    validation: list[Tokens] = []
     cut = left_out = 0
     for example in examples:
         whole = _tokens(example, tokenizer, stops, objective)
@@ -113,12 +119,12 @@ def prepare(
             left_out += 1
             continue
         cut += len(fitted) < len(whole)
-        kept[example.anchor].append(fitted)
-    if not kept[False]:
+        (anchors if example.anchor else validation if example.validation else signals).append(fitted)
+    if not signals:
         raise InvalidInput(
             f"no response fits into {max_tokens} tokens", "Raise training.max_tokens in genome.toml, or shorten them"
         )
-    return Examples(kept[False], kept[True], cut, left_out)
+    return Examples(signals, anchors, cut, left_out, validation)
 
 
 def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:

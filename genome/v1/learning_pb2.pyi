@@ -122,7 +122,7 @@ class FlushBufferResponse(_message.Message):
     def __init__(self, batch: _Optional[str] = ..., signals: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "batch", "persona", "domain", "trainer", "state", "step", "steps", "loss", "adapter", "reason")
+    __slots__ = ("id", "batch", "persona", "domain", "trainer", "state", "step", "steps", "loss", "adapter", "reason", "tokens_per_second", "eta_seconds", "memory_mb", "validation_loss")
     ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     PERSONA_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,10 @@ class Job(_message.Message):
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     id: str
     batch: str
     persona: str
@@ -145,7 +149,11 @@ class Job(_message.Message):
     loss: float
     adapter: str
     reason: str
-    def __init__(self, id: _Optional[str] = ..., batch: _Optional[str] = ..., persona: _Optional[str] = ..., domain: _Optional[str] = ..., trainer: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., adapter: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    tokens_per_second: float
+    eta_seconds: float
+    memory_mb: float
+    validation_loss: float
+    def __init__(self, id: _Optional[str] = ..., batch: _Optional[str] = ..., persona: _Optional[str] = ..., domain: _Optional[str] = ..., trainer: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., adapter: _Optional[str] = ..., reason: _Optional[str] = ..., tokens_per_second: _Optional[float] = ..., eta_seconds: _Optional[float] = ..., memory_mb: _Optional[float] = ..., validation_loss: _Optional[float] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
     __slots__ = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,7 +20,7 @@ from fixed import NOW, ROOT
 from daemon import actions, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
-from daemon.runner import Runner, TrainerFailed
+from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
 from genome import adapters, batches, files, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -86,7 +87,9 @@ async def test_a_crash_after_the_install_makes_no_second_candidate(home: Home, o
     ("mode", "reason"),
     [
         ("fails", "there is no memory left"),
-        ("crashes", "killed by signal 9; Traceback: it went wrong here"),
+        ("crashes", "killed by signal 9: the machine probably ran out of memory. Lower training.batch_size"),
+        ("crashes", "Traceback: it went wrong here"),
+        ("exits 137", "exit status 137: the machine probably ran out of memory. Lower training.batch_size"),
     ],
 )
 async def test_a_failing_trainer_is_started_again_then_given_up(
@@ -110,11 +113,55 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     assert ordered.state() == "judging"
 
 
-async def test_success_without_an_adapter_is_a_failure(home: Home, ordered: JobDirectory) -> None:
-    """Exit 0 alone promotes nothing."""
-    await runner(home, "nothing").step()
+@pytest.mark.parametrize("mode", ["nothing", "half", "torn"])
+async def test_success_without_a_whole_adapter_is_a_failure(
+    home: Home, ordered: JobDirectory, signal: Callable[..., Any], mode: str
+) -> None:
+    """Exit 0 alone promotes nothing, nor does a finished training that left part of one; the next job runs."""
+    after = order(home, signal, 2, "other")
+    run = runner(home, mode)
+    run.command = only(home, ordered.id, run.command, "works")
+    await run.step()
     result = jobs.find(home, ordered.id).result()
     assert result is not None and result.adapter is None and "unusable" in (result.reason or "")
+    assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
+    assert after.state() == "judging" and len(adapters.list_ids(home)) == 1
+
+
+@pytest.mark.parametrize("mode", ["hangs", "hangs and leaves a checkpoint", "closes its output", "babbles"])
+async def test_a_trainer_that_says_nothing_is_stopped(
+    home: Home, ordered: JobDirectory, signal: Callable[..., Any], mode: str
+) -> None:
+    """No event for the heartbeat: it is ended, by KILL where TERM is not heard. What is no event is no sign of life,
+    and a checkpoint left on the way out is no stop that was asked for. Its batch is kept, and the next job runs."""
+    after = order(home, signal, 2, "other")
+    run = runner(home, mode)
+    run.command = only(home, ordered.id, run.command, "works")
+    run.config = CONFIG.model_copy(update={
+        "training": CONFIG.training.model_copy(update={"heartbeat_seconds": 2.0}),
+        "daemon": CONFIG.daemon.model_copy(update={"shutdown_seconds": 0.2 if mode != "hangs and leaves a checkpoint"
+                                                   else 60.0}),
+    })  # fmt: skip
+    with anyio.fail_after(60), pytest.raises(TrainerFailed, match="it said nothing for 2 s"):
+        await run.step()
+    pid = int((home.checkpoints(ordered.id) / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    await run.step()
+    result = jobs.find(home, ordered.id).result()
+    assert result is not None and (result.reason or "").endswith("it said nothing for 2 s")
+    assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
+    assert after.state() == "judging"
+
+
+def only(home: Home, job: str, command: Callable[..., list[str]], others: str) -> Callable[..., list[str]]:
+    """The command for one job; the fake trainer's mode ``others`` for all the rest."""
+
+    def chosen(trainer: str, directory: Path, checkpoints: Path) -> list[str]:
+        mine = command if directory.name == job else runner(home, others).command
+        return mine(trainer, directory, checkpoints)
+
+    return chosen
 
 
 async def test_a_full_disk_fails_no_job(home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +179,37 @@ async def test_a_full_disk_fails_no_job(home: Home, ordered: JobDirectory, monke
 
 
 async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDirectory) -> None:
-    """A line that is no event does not end a training."""
-    await runner(home, "garbage").step()
+    """Binary, no UTF-8, a thousand lines, and 10 MB without a newline: neither ends a training, fills the log, nor is
+    held in memory; an event after it is heard."""
+    run = runner(home, "garbage")
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
+    tracemalloc.start()
+    await run.step()
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert ordered.state() == "judging"
+    assert highest < 8 * process.MAX_LINE_BYTES
+    assert sum(event.name == "trainer_said" for event in told) == MOST_GARBAGE_TOLD
+    assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
+
+
+async def test_an_overlong_line_ends_at_its_newline(tmp_path: Path) -> None:
+    """Its beginning is given, and what follows its newline is a line of its own."""
+    code = "print('a' * 3_000_000 + chr(10) + 'next' + chr(10) + 'no newline', end='')"
+    async with process.spawn([sys.executable, "-c", code], tmp_path / "lock", tmp_path / "log", {}) as child:
+        lines = [line async for line in child.lines()]
+    assert lines == [b"a" * process.MAX_LINE_BYTES, b"next"]
+
+
+async def test_what_was_measured_is_kept_with_the_adapter(home: Home, ordered: JobDirectory) -> None:
+    """The manifest has the last loss, steps, speed, memory at its highest and the time it took."""
+    await runner(home, "works").step()
+    kept = adapters.manifest(home, "helper/git-v1.0").metrics
+    assert {name: kept[name] for name in kept if name != "train_seconds"} == {
+        "last_loss": 1.5, "steps": 2, "tokens_per_second": 100.0, "memory_mb": 64.0
+    }  # fmt: skip
+    assert 0 < kept["train_seconds"] < 60
 
 
 async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: Home, ordered: JobDirectory) -> None:

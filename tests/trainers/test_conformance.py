@@ -32,6 +32,8 @@ ANCHORS = [
 SETTINGS = TrainingSettings(
     rank=8, alpha=16, learning_rate=1e-2, epochs=60, batch_size=8, checkpoint_steps=1000, anchor_weight=0.1
 )
+PATIENCE = 15
+"""Epochs of three steps: time for a request to stop to arrive between the best and the end."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,75 @@ def test_stopped_and_started_again_it_ends_in_the_same_adapter(
     tolerance = 1e-4 if trained.trainer == "mlx" else 0.0
     assert whole.keys() == parts.keys()
     assert max(float(np.abs(whole[name] - parts[name]).max()) for name in whole) <= tolerance
+
+
+def test_the_same_job_ends_in_the_same_adapter(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, in another process whose hashes are seeded otherwise."""
+    found = []
+    settings = SETTINGS.model_copy(update={"epochs": 8})
+    for seed in ("1", "2"):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        job = write_job(tmp_path / seed / "job", trained.base, SIGNALS + ANCHORS, settings)
+        outcome = run_trainer(trained.trainer, job, tmp_path / seed / "checkpoints")
+        assert outcome.status == 0, outcome.log
+        found.append({path.name: path.read_bytes() for path in sorted(outcome.adapter.iterdir())})
+    assert found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+
+
+@pytest.fixture(scope="module")
+def validated(trainer: str, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run that is measured by a question whose answer is not what the signals teach."""
+    directory = tmp_path_factory.mktemp(f"{trainer}-validated")
+    measured = question("What colour is the gate?", "a sad old tree").model_copy(update={"validation": True})
+    settings = SETTINGS.model_copy(update={"batch_size": 2, "patience": PATIENCE})
+    job = write_job(directory / "job", base_path, [*SIGNALS, measured], settings)
+    outcome = run_trainer(trainer, job, directory / "checkpoints")
+    assert outcome.status == 0, outcome.log
+    return Trained(trainer, job, base_path, outcome)
+
+
+def test_it_stops_when_the_validation_loss_no_longer_falls_and_ends_with_the_best(validated: Trained) -> None:
+    """Patience is counted in epochs; nothing is learned of the examples it is measured by, and the adapter that is
+    left is the one that was best, as the library itself finds."""
+    from daemon.trainers import comparisons, contract, examples
+    from genome.jobs import Job, read_examples
+
+    measured = [event for event in validated.outcome.events if event.validation_loss is not None]
+    last, best = measured[-1], min(measured, key=lambda event: event.validation_loss or 0.0)
+    steps = validated.outcome.events[-1].step or 0
+    assert (last.best_step, last.best_validation_loss) == (best.step, best.validation_loss)
+    assert steps == last.step == (last.best_step or 0) + 3 * PATIENCE and steps < (last.steps or 0)
+    assert [event.step for event in measured] == list(range(3, steps + 1, 3))
+    if validated.trainer != "torch":
+        return
+    from daemon.trainers.torch_lora import load
+
+    job = Job.read(validated.job / "job.json")
+    kept = load(job.model_copy(update={"parent_path": str(validated.outcome.adapter)}))
+    tokenizer = contract._tokenizer(validated.base)
+    stops = examples.stop_tokens(validated.base, tokenizer)
+    prepared = examples.prepare(read_examples(validated.job / "train.jsonl"), tokenizer, stops, 256)
+    assert len(prepared.signals) == len(SIGNALS)
+    assert comparisons.loss(prepared.validation, kept) == pytest.approx(best.validation_loss, rel=1e-5)
+
+
+def test_stopped_and_started_again_it_stops_early_at_the_same_step(validated: Trained, tmp_path: Path) -> None:
+    """What was measured lies in the checkpoint, and the best adapter beside it."""
+    best = next(event.best_step for event in reversed(validated.outcome.events) if event.best_step)
+    stopped = run_trainer(validated.trainer, validated.job, tmp_path, stop_at=best + 3)
+    assert stopped.status == EXIT_STOPPED
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{best:08d}"]
+    continued = run_trainer(validated.trainer, validated.job, tmp_path)
+    assert continued.status == 0, continued.log
+    last, whole = ([event for event in outcome.events if event.validation_loss is not None][-1]
+                   for outcome in (continued, validated.outcome))  # fmt: skip
+    assert (last.step, last.best_step) == (whole.step, whole.best_step)
+    tolerance = 1e-4 if validated.trainer == "mlx" else 0.0
+    there, expected = weights(continued.adapter), weights(validated.outcome.adapter)
+    assert max(float(np.abs(there[name] - expected[name]).max()) for name in expected) <= tolerance
 
 
 def test_a_weight_of_two_is_the_example_twice(trained: Trained, tmp_path: Path) -> None:

@@ -63,8 +63,12 @@ def write_job(
     return directory
 
 
-def run_trainer(trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False) -> Outcome:
-    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step."""
+def run_trainer(
+    trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False, stop_at: int = 0
+) -> Outcome:
+    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
+    has said that it made as many as ``stop_at``."""
+    stop_at = 1 if stop_at_first_step else stop_at
     log = job / "log.txt"
     events = []
     with log.open("ab") as stderr:
@@ -73,7 +77,7 @@ def run_trainer(trainer: str, job: Path, checkpoints: Path, stop_at_first_step: 
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))
-        if stop_at_first_step and events[-1].loss is not None:
-            stop_at_first_step = False
+        if stop_at and (events[-1].step or 0) >= stop_at:
+            stop_at = 0
             process.terminate()
     return Outcome(process.wait(), events, checkpoints, log.read_text())

@@ -42,17 +42,19 @@ class MlxTrainer:
         self._optimizer = AdamW(0.0, weight_decay=settings.weight_decay, bias_correction=True)
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        return self._objective.log_probabilities(batch)
+        self.model.eval()
+        found = self._objective.log_probabilities(batch)
+        self.model.train()
+        return found
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
-        if not of_base:
-            return self._objective.distributions(batch)
-        switched = [layer for layer in self._layers.values() if layer.on]
-        for layer in switched:
-            layer.on = False
+        self.model.eval()
+        for layer in self._layers.values():
+            layer.on = not of_base
         found = self._objective.distributions(batch)
-        for layer in switched:
+        for layer in self._layers.values():
             layer.on = True
+        self.model.train()
         return found
 
     def train(self, course: Course) -> None:

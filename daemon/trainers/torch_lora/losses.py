@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,14 @@ class ResponseLogits:
         hidden, *rest = inputs
         return (hidden[places].unsqueeze(0), *rest)
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Without gradients and without what is random in training."""
+        self._model.eval()
+        with torch.no_grad():
+            yield
+        self._model.train()
+
     def tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
 
@@ -109,14 +118,14 @@ class Objective:
         losses = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
         return (losses * self._tensor(batch.weights)).sum()
 
-    @torch.no_grad()
     def log_probabilities(self, batch: Batch) -> np.ndarray:
         """Of each row's response, [n]."""
-        return self._by_row(-self._losses(batch), batch).cpu().numpy()
+        with self._logits.measuring():
+            return self._by_row(-self._losses(batch), batch).cpu().numpy()
 
-    @torch.no_grad()
     def distributions(self, batch: Batch) -> Distributions:
-        found = functional.log_softmax(self._logits(batch), dim=-1)
+        with self._logits.measuring():
+            found = functional.log_softmax(self._logits(batch), dim=-1)
         tokens = found.topk(min(TEACHER_TOKENS, found.shape[-1]), dim=-1).indices
         return Distributions(tokens.cpu().numpy(), _with_rest(found, tokens).cpu().numpy())
 

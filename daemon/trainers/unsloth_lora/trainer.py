@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,11 @@ class UnslothTrainer:
         self._objective = Objective(ResponseLogits(model, packed=False), settings)
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        return self._objective.log_probabilities(batch)
+        with _half():
+            return self._objective.log_probabilities(batch)
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
-        if not of_base:
-            return self._objective.distributions(batch)
-        with self._model.disable_adapter():
+        with _half(), self._model.disable_adapter() if of_base else nullcontext():
             return self._objective.distributions(batch)
 
     def train(self, course: Course) -> None:
@@ -105,6 +105,12 @@ class _Report(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_training_stop = not self._trainer.report()
+
+
+def _half() -> torch.autocast:
+    """As the library's trainer computes a step."""
+    dtype = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast("cuda", dtype, enabled=torch.cuda.is_available())
 
 
 def _arguments(course: Course, scratch: str) -> SFTConfig:

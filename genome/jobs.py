@@ -109,9 +109,10 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    event: Literal["started", "progress", "checkpoint", "stopped", "finished", "failed"]
-    """started: a process began (runner). progress: a step was made. checkpoint: it can go on from here. stopped: it
-    was asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
+    """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
+    was made. checkpoint: it can go on from here. stopped: it was asked to stop and can go on. finished: the adapter
+    lies in ``checkpoints/<job>/adapter``. failed: see reason."""
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     step: int | None = None
@@ -209,6 +210,11 @@ class JobDirectory:
             return "held"
         last = next((event.event for event in reversed(self.events())), None)
         return "training" if last in ("started", "progress", "checkpoint") else "waiting"
+
+    def waits_for(self) -> str | None:
+        """Why it does not run although it may; None: nothing but its turn is known."""
+        last = next(reversed(self.events()), None)
+        return last.reason if last is not None and last.event == "waiting" and self.state() == "waiting" else None
 
     def progress(self) -> Event | None:
         return next((event for event in reversed(self.events()) if event.step is not None), None)
@@ -362,6 +368,6 @@ def summary(directory: JobDirectory) -> dict[str, Any]:
         "loss": progress.loss if progress else None,
         "eta_seconds": progress.eta_seconds if progress else None,
         "adapter": result.adapter if result else None,
-        "reason": result.reason if result else None,
+        "reason": result.reason if result else directory.waits_for(),
         "path": str(directory.path),
     }

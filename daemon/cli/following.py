@@ -79,7 +79,8 @@ def _follow(home: Home, job: str, ended: Callable[[Seen], bool], rest: Rest) -> 
         while not ended(found := _seen(home, job)):
             if found is not None:
                 loss = f" loss {found['loss']:.3f}" if found["loss"] is not None else ""
-                said = f"{job} {found['state']}{loss}"
+                why = f": {found['reason']}" if found["state"] == "waiting" and found["reason"] else ""
+                said = f"{job} {found['state']}{loss}{why}"
                 bar.update(task, total=found["steps"], completed=found["step"], description=said)
             rest(EVERY_SECONDS)
     return found

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.trainers import passes
 from daemon.trainers.examples import Tokens
 
-MAX_CELLS = 4096
+MAX_CELLS = passes.tokens()
 """Rows times columns of one forward pass. A step with more is done in several, whose gradients add up."""
 
 

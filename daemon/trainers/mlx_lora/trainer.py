@@ -13,9 +13,11 @@ import numpy as np
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
+from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.utils import load_model
 from safetensors import safe_open
 
+from daemon.trainers import passes
 from daemon.trainers.batches import batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
@@ -117,6 +119,9 @@ def load(job: Job) -> MlxTrainer:
     layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
     _check_names(base, layers)
     model.update_modules(tree_unflatten(list(layers.items())))
+    if passes.gradient_checkpointing():
+        for block in {type(block): block for block in model.layers}.values():  # it changes the class
+            grad_checkpoint(block)
     model.train()
     return MlxTrainer(model, layers, job.base, settings)
 

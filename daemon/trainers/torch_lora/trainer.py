@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
+from daemon.trainers import passes
 from daemon.trainers.batches import Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
@@ -71,6 +72,8 @@ def load(job: Job) -> TorchTrainer:
     device = _device()
     base = AutoModelForCausalLM.from_pretrained(job.base, dtype=_dtype(device)).to(device)
     model = _continued(base, job) if job.parent_path else _new(base, job)
+    if passes.gradient_checkpointing():
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TorchTrainer(model.train(), job.settings)
 
 

@@ -6,6 +6,7 @@ that pages slows whoever serves. On a Mac the GPU has no memory of its own, and 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from pathlib import Path
 COMMAND_SECONDS = 10.0
 UNLIMITED = 1 << 60
 """cgroup v1 has no word for it, and gives the largest number of pages there is."""
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+V2 = (("memory.max", "memory.current"), ("memory.high", "memory.current"))
+"""Files of a limit, and of what is used. Above memory.high a process is slowed down to nothing."""
 MIB = 1 << 20
 
 
@@ -40,11 +44,7 @@ def read(gpu: bool = False) -> Memory | None:
     does not say."""
     with suppress(OSError, ValueError, KeyError, subprocess.SubprocessError):
         free, total = _macos() if sys.platform == "darwin" else _linux(Path("/"))
-        on_gpu = (
-            nvidia(_said("nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"))
-            if gpu
-            else (None, None)
-        )
+        on_gpu = nvidia(_said(*_nvidia_smi())) if gpu else (None, None)
         return Memory(free, total, *on_gpu)
     return None
 
@@ -56,6 +56,13 @@ def _linux(root: Path) -> tuple[int, int]:
 
 def _macos() -> tuple[int, int]:
     return vm_stat(_said("vm_stat")), int(_said("sysctl", "-n", "hw.memsize"))
+
+
+def _nvidia_smi() -> list[str]:
+    """Of the GPU that CUDA puts first."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    one = [f"--id={first}"] if first else []
+    return ["nvidia-smi", *one, "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits"]
 
 
 def _said(*command: str) -> str:
@@ -109,10 +116,10 @@ def _limits(root: Path) -> Iterator[tuple[int, int]]:
     own = root / "proc/self/cgroup"
     for mount, path in cgroups(own.read_text()) if own.exists() else ():
         top = root / "sys/fs/cgroup" / mount
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if mount else ("memory.max", "memory.current")
         place = top / path.lstrip("/")
         for directory in (place, *place.parents):
-            if directory.is_relative_to(top) and (directory / names[0]).exists():
-                texts = ((directory / name).read_text() for name in (*names, "memory.stat"))
-                if (found := within(*texts)) is not None:
-                    yield found
+            for limit, used in (V1,) if mount else V2:
+                if directory.is_relative_to(top) and (directory / limit).exists():
+                    texts = ((directory / name).read_text() for name in (limit, used, "memory.stat"))
+                    if (found := within(*texts)) is not None:
+                        yield found

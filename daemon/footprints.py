@@ -11,12 +11,12 @@ from importlib.util import find_spec
 
 from genome.memory import MIB, Library
 
-FRAGMENTED = 1.6
+FRAGMENTED = 1.7
 """Passes of other lengths leave holes in the heap that no later one fits into."""
 ON_A_CPU = {
-    "torch": Library(process_bytes=540 * MIB, number_bytes=4, slack=FRAGMENTED),
-    "mlx": Library(process_bytes=260 * MIB, number_bytes=4, scores=True),
-    "unsloth": Library(process_bytes=1200 * MIB, number_bytes=4, slack=FRAGMENTED),
+    "torch": Library(process_bytes=480 * MIB, number_bytes=4, slack=FRAGMENTED),
+    "mlx": Library(process_bytes=300 * MIB, number_bytes=4, scores=True),
+    "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=FRAGMENTED),
 }
 """One that is not listed is taken for torch."""
 ON_A_GPU = {

@@ -5,6 +5,7 @@ There is one loop for each job that may train at the same time; `Claims` keep th
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,8 +31,8 @@ from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
 
 LAST_WORDS_BYTES = 2000
-KILLED = (-9, 137)
-"""By the kernel, where it found no more memory; most often."""
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""What a process ends with that the kernel killed, by itself or as a shell tells it."""
 
 
 class TrainerFailed(GenomeError):
@@ -86,7 +87,7 @@ class Runner:
             self.claims.jobs.pop(self.name, None)
             able = [] if self.home.paused.exists() else self._able()
             chosen = self._chosen([self._waiting(found, state) for found, state in able])
-        names = {found.id for found, _ in able} | {job.job for job in self.claims.jobs.values()}
+            names = {found.id for found, _ in able} | {job.job for job in self.claims.jobs.values()}
         for job in self._memory.waiting.keys() - names:  # held, withdrawn or paused
             self._end_wait(job)
         return jobs.find(self.home, chosen.job) if chosen else None

@@ -152,7 +152,7 @@ def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library,
     tokens = min(pass_tokens, max(work.signals, work.anchors))
     of_layer = shape.kept + settings.rank * shape.factors / (2 * shape.layers * max(shape.hidden, 1))
     if library.scores:
-        of_layer += 2 * shape.heads * work.longest
+        of_layer += 1.5 * shape.heads * work.longest
     on_the_way_back = 4 * of_layer  # of the layer that is being gone through: what is recomputed, and gradients
     kept = shape.layers * shape.hidden + of_layer if checkpointing else shape.layers * of_layer
     positions = max(4 * min(pass_tokens, work.responses), 6 * min(pass_tokens, work.anchor_responses))

@@ -120,6 +120,16 @@ async def test_a_job_waits_for_memory_and_says_so_once(home: Home, signal: Calla
     assert ordered.state() == "judging" and jobs.summary(ordered)["reason"] is None
 
 
+async def test_waiting_is_not_training(home: Home, signal: Callable[..., Any]) -> None:
+    """Hours in which there was no memory are not in the seconds that a job trained."""
+    ordered = order(home, signal)
+    for event, time in (("started", 0.0), ("stopped", 10.0), ("waiting", 9000.0)):
+        ordered.record(jobs.Event.model_validate({"event": event, "time": time}))
+    await runner(home, Machine(1 << 19)).step()
+    result = ordered.result()
+    assert result is not None and 10 < result.train_seconds < 1000
+
+
 async def test_what_was_chosen_reaches_the_trainer_and_is_kept(home: Home, signal: Callable[..., Any]) -> None:
     """Between too little and enough, a job starts with smaller passes or gradient checkpointing."""
     ordered = order(home, signal)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from daemon import orders
-from genome import batches, files, pending, schedules, trigger_facts, triggers
+from genome import batches, files, jobs, pending, schedules, trigger_facts, triggers
 from genome.config import Config
 from genome.errors import NotFound
 from genome.feedback import Feedback
@@ -69,6 +69,7 @@ def _explained(
     found, waiting = plan(home, config, place, now, samples)
     with files.locked(home.lock):
         queued = batches.queued(home, *place)
+        waits = {found.job().batch: found.waits_for() for found in jobs.active(home)}
     local = schedules.zone(config.triggers_for(*place).time_zone)
 
     def at(time: float | None) -> str | None:
@@ -89,7 +90,9 @@ def _explained(
         "look_again": found.look_again,
         "look_again_local": at(found.look_again),
         "paused": home.paused.exists(),
-        "queued": [{"batch": batch.id, "rebuild": bool(batch.rebuilds)} for batch in queued],
+        "queued": [
+            {"batch": batch.id, "rebuild": bool(batch.rebuilds), "waits": waits.get(batch.id)} for batch in queued
+        ],
         "settings": [
             {"key": key, "value": value, "from": width} for key, value, width in settings_of(config, *place)
         ],

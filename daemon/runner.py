@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ import anyio.to_thread
 from pydantic import ValidationError
 
 from daemon import process
+from daemon.admission import Admission, Granted, Short, TooLarge
 from daemon.events import Alarm, Announcer
 from daemon.trainers import catalog
 from genome import adapters, fairness, files, jobs, lora, retraction, runs
 from genome.config import Config
-from genome.errors import GenomeError, InvalidAdapter
+from genome.errors import GenomeError, InvalidAdapter, NotFound
 from genome.fairness import Waiting
 from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
 from genome.layout import Home
@@ -64,38 +66,57 @@ class Runner:
     """Rung when a job was held or training paused: what runs is looked at again."""
     name: str = "runner"
     claims: Claims = field(default_factory=Claims)
+    admission: Admission | None = None
+    """Shared by all runners of a daemon. None: one of its own."""
     succeeded: Callable[[], None] = lambda: None
     """Called after each job: whoever counts failures need not wait for the end of a step."""
+    passed_over: set[str] = field(default_factory=set)
+    """Jobs that this step found no memory for."""
+
+    def __post_init__(self) -> None:
+        self._memory = self.admission or Admission(self.config.training)
+        self._served_before = 0.0
+        self._short: Short | None = None
 
     async def step(self) -> float | None:
-        """Runs every job that may run to its end, by turns of the personas. Raises TrainerFailed when one wants another
-        start."""
+        """Runs every job that may run to its end, by turns of the personas. One that there is no memory for waits, and
+        the next is tried. Raises TrainerFailed when one wants another start."""
+        self.passed_over.clear()
         while (directory := await anyio.to_thread.run_sync(self._next)) is not None:
             await self._run(directory)
             self.succeeded()
-        return None
+        return time.time() + self.config.training.memory_check_seconds if self.passed_over else None
 
     def _next(self) -> JobDirectory | None:
         with files.locked(self.home.lock):  # the gate moves ended ones away
             self.claims.jobs.pop(self.name, None)
-            if self.home.paused.exists():
-                return None
-            taken = self.claims.jobs.values()
-            names = {job.job for job in taken}
-            states = [(found, found.state()) for found in jobs.active(self.home) if found.id not in names]
-            for found, state in states:
-                if (result := found.result()) is not None and result.withdrawn:
-                    retraction.end_withdrawn(self.home, found)
-                elif state == "failed":  # given up, and killed before it was moved
-                    jobs.complete(self.home, found)
-            able = [(found, state) for found, state in states if state in ("waiting", "training")]
-            waiting = [self._waiting(found, state) for found, state in able]
-            chosen = fairness.next_job(waiting, {(job.persona, job.domain) for job in taken}, self._served(waiting))
-            if chosen is None:
-                return None
+            able = [] if self.home.paused.exists() else self._able()
+            chosen = self._chosen([self._waiting(found, state) for found, state in able])
+            names = {found.id for found, _ in able} | {job.job for job in self.claims.jobs.values()}
+        for job in self._memory.waiting.keys() - names:  # held, withdrawn or paused
+            self._end_wait(job)
+        return jobs.find(self.home, chosen.job) if chosen else None
+
+    def _able(self) -> list[tuple[JobDirectory, str]]:
+        """Jobs that may run and that no runner has, with their states. Ended ones that lie among them are put away."""
+        names = {job.job for job in self.claims.jobs.values()}
+        states = [(found, found.state()) for found in jobs.active(self.home) if found.id not in names]
+        for found, state in states:
+            if (result := found.result()) is not None and result.withdrawn:
+                retraction.end_withdrawn(self.home, found)
+            elif state == "failed":  # given up, and killed before it was moved
+                jobs.complete(self.home, found)
+        return [(found, state) for found, state in states if state in ("waiting", "training")]
+
+    def _chosen(self, able: list[Waiting]) -> Waiting | None:
+        waiting = [job for job in able if job.job not in self.passed_over]
+        taken = {(job.persona, job.domain) for job in self.claims.jobs.values()}
+        chosen = fairness.next_job(waiting, taken, self._served(waiting))
+        if chosen is not None:
             self.claims.jobs[self.name] = chosen
+            self._served_before = self.claims.served.get(chosen.persona, 0.0)
             self.claims.served[chosen.persona] = time.time()
-            return jobs.find(self.home, chosen.job)
+        return chosen
 
     def _waiting(self, found: JobDirectory, state: str) -> Waiting:
         job = found.job()
@@ -116,6 +137,8 @@ class Runner:
         found = await anyio.to_thread.run_sync(adapters.of_job, self.home, job.persona, job.id)
         if found is None:
             status = await self._train(directory, job)
+            if status is None:
+                return  # it waits for memory
             if status != 0:
                 await anyio.to_thread.run_sync(self._unfinished, directory, job, status)
                 return
@@ -137,19 +160,42 @@ class Runner:
                             seconds=round(result.train_seconds, 1))  # fmt: skip
         self.gate.ring()
 
-    async def _train(self, directory: JobDirectory, job: Job) -> int:
-        """One process from start to exit; its status. A job held or paused meanwhile is asked to stop."""
-        checkpoints = self.home.checkpoints(job.id)
-        lock, grace = checkpoints / "lock", self.config.daemon.shutdown_seconds
-        await anyio.to_thread.run_sync(process.end_leftover, lock, grace)
-        await anyio.to_thread.run_sync(directory.record, Event(event="started"))
-        self.announcer.tell("training_started", job=job.id, trainer=job.trainer)
+    async def _train(self, directory: JobDirectory, job: Job) -> int | None:
+        """One process from start to exit; its status. None: there is no memory for one, or it ended for good without.
+
+        A job held or paused meanwhile is asked to stop, and so is one that leaves too little memory.
+        """
+        lock = self.home.checkpoints(job.id) / "lock"
+        await anyio.to_thread.run_sync(process.end_leftover, lock, self.config.daemon.shutdown_seconds)
+        try:
+            granted = await anyio.to_thread.run_sync(self._memory.admit, directory, job)
+        except TooLarge as error:
+            await anyio.to_thread.run_sync(self._give_up, directory, job, str(error))
+            return None
+        if isinstance(granted, Short):
+            await anyio.to_thread.run_sync(self._wait_for_memory, directory, job, granted)
+            return None
+        status, self._short = None, None
+        try:
+            status = await self._process(directory, job, granted)
+        finally:
+            self._memory.ended(job.id, for_memory=self._short is not None or status in KILLED)
+        return status
+
+    async def _process(self, directory: JobDirectory, job: Job, granted: Granted) -> int:
+        checkpoints, grace = self.home.checkpoints(job.id), self.config.daemon.shutdown_seconds
+        started = Event.model_validate({"event": "started", **granted.facts})
+        await anyio.to_thread.run_sync(directory.record, started)
+        self._memory.waiting.pop(job.id, None)
+        self.announcer.tell("training_started", job=job.id, persona=job.persona, domain=job.domain,
+                            trainer=job.trainer, **granted.facts)  # fmt: skip
         command = self.command(job.trainer, directory.path, checkpoints)
-        threads = {"OMP_NUM_THREADS": str(job.settings.threads)}
-        async with process.spawn(command, lock, directory.log, threads) as child:
+        environment = {"OMP_NUM_THREADS": str(job.settings.threads), **granted.environment}
+        async with process.spawn(command, checkpoints / "lock", directory.log, environment) as child:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._stop_when_asked, directory, child)
+                    group.start_soon(self._stop_when_short, job, child)
                     heard = await self._listen(directory, child)
                     status = await child.wait() if heard else HUNG
                     group.cancel_scope.cancel()
@@ -175,6 +221,7 @@ class Runner:
                         self.announcer.tell("trainer_said", line=line[:200].decode(errors="replace"))
                     continue
                 silence.deadline = anyio.current_time() + heartbeat
+                self._memory.heard(directory.id, event)
                 await anyio.to_thread.run_sync(directory.record, event)
                 self.announcer.tell(f"training_{event.event}", job=directory.id, **event.model_dump(
                     exclude={"event", "time", "losses"}, exclude_none=True))  # fmt: skip
@@ -189,6 +236,34 @@ class Runner:
         while not (directory.held.exists() or self.home.paused.exists()):
             await self.interrupt.wait(None)
         await child.stop(self.config.daemon.shutdown_seconds)
+
+    async def _stop_when_short(self, job: Job, child: process.Child) -> None:
+        while True:
+            short = await anyio.to_thread.run_sync(self._memory.too_little, job.id, job.trainer)
+            if short is not None:
+                break
+            await anyio.sleep(self.config.training.memory_check_seconds)
+        self._short = short
+        self.announcer.tell("training_short_of_memory", job=job.id, persona=job.persona, domain=job.domain,
+                            **short.facts)  # fmt: skip
+        await child.stop(self.config.daemon.shutdown_seconds)
+
+    def _wait_for_memory(self, directory: JobDirectory, job: Job, short: Short) -> None:
+        """Lets others go first, and says why; again only if it is another reason."""
+        self.passed_over.add(job.id)
+        with files.locked(self.home.lock):
+            self.claims.served[job.persona] = self._served_before
+        if self._memory.waiting.get(job.id) != short.need_mb:
+            self._memory.waiting[job.id] = short.need_mb
+            directory.record(Event.model_validate({"event": "waiting", **short.facts}))
+            self._tell("training_waits", job=job.id, persona=job.persona, domain=job.domain, **short.facts)
+
+    def _end_wait(self, job: str) -> None:
+        if self._memory.waiting.pop(job, None) is None:
+            return
+        with suppress(NotFound):
+            of = jobs.find(self.home, job).job()
+            self._tell("training_wait_ended", job=job, persona=of.persona, domain=of.domain)
 
     def _conclude(self, directory: JobDirectory, result: Result) -> bool:
         """False if the job was withdrawn meanwhile: then it has a result, which counts."""
@@ -221,7 +296,7 @@ class Runner:
 
     def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
-        if status == EXIT_STOPPED or directory.held.exists() or self.home.paused.exists():
+        if status == EXIT_STOPPED or self._short or directory.held.exists() or self.home.paused.exists():
             directory.record(Event(event="stopped"))
             self._tell("training_stopped", job=job.id)
             return

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from daemon import alerts, host, monitor, orders, watcher, worker_client
+from daemon.admission import Admission
 from daemon.alerts import Alerts
 from daemon.deployer import Deployer
 from daemon.events import Alarm, Alarms, Announcer
@@ -237,6 +238,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
     alarms["planner"].rest_seconds = PLANNER_REST_SECONDS
     alarms["monitor"].rest_seconds = monitor.REST_SECONDS
     announcer, said = Announcer(), Feedback(home, config.longest_window_days)
+    admission = Admission(config.training)
     buffer = Buffer(home, config.intake)
     await anyio.to_thread.run_sync(buffer.load)
     return Supervisor(
@@ -248,7 +250,10 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         planner=Planner(
             home, config, base, fingerprint, worker, announcer, to_run, said.samples, partial(orders.rebuild, home)
         ),
-        runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
+        runners=tuple(
+            Runner(home, config, announcer, alarms["gate"], name=name, claims=claims, admission=admission)
+            for name in runners
+        ),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         monitor=Monitor(home, config, announcer, alarms["deployer"]),

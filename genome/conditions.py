@@ -139,6 +139,15 @@ KINDS = (
         resolved_by=tuple(On(by.event, "poison/{persona}/{domain}/*", by.where) for by in PROMOTED),
     ),
     Kind(
+        "memory/{persona}/{domain}",
+        "warning",
+        "{job} of {persona}/{domain} {reason}",
+        raised_by=(On("training_waits"),),
+        resolved_by=(On("training_started"), On("training_wait_ended"), On("job_failed"), On("started", "memory/*")),
+        patient=True,
+        settles=True,
+    ),
+    Kind(
         "retraction/{persona}/{domain}",
         "critical",
         "{adapter} serves, and was trained on a signal that was retracted",

@@ -99,6 +99,10 @@ class Training(Section, TrainingSettings):
     """A trainer that says nothing for so long is stopped."""
     max_jobs: int = Field(1, ge=1)
     """Jobs that train at the same time."""
+    min_free_mb: int = Field(512, ge=0)
+    """Of memory: no job starts that would leave less, and with less one that runs is stopped at a checkpoint."""
+    memory_check_seconds: float = Field(5.0, gt=0)
+    """From one look at the memory to the next, while a job runs or waits for it."""
 
     def settings(self) -> TrainingSettings:
         return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})

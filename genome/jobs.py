@@ -151,9 +151,10 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    event: Literal["started", "progress", "checkpoint", "stopped", "finished", "failed"]
-    """started: a process began (runner). progress: a step was made. checkpoint: it can go on from here. stopped: it
-    was asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
+    """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
+    was made. checkpoint: it can go on from here. stopped: it was asked to stop and can go on. finished: the adapter
+    lies in ``checkpoints/<job>/adapter``. failed: see reason."""
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     step: int | None = None
@@ -263,6 +264,11 @@ class JobDirectory:
             return "held"
         last = next((event.event for event in reversed(self.events())), None)
         return "training" if last in ("started", "progress", "checkpoint") else "waiting"
+
+    def waits_for(self) -> str | None:
+        """Why it does not run although it may; None: nothing but its turn is known."""
+        last = next(reversed(self.events()), None)
+        return last.reason if last is not None and last.event == "waiting" and self.state() == "waiting" else None
 
     def progress(self) -> Event | None:
         """The newest event that says how far it is, with what earlier ones said where it is silent."""
@@ -425,6 +431,6 @@ def summary(directory: JobDirectory) -> dict[str, Any]:
         "memory_mb": progress.memory_mb if progress else None,
         "validation_loss": progress.validation_loss if progress else None,
         "adapter": result.adapter if result else None,
-        "reason": result.reason if result else None,
+        "reason": result.reason if result else directory.waits_for(),
         "path": str(directory.path),
     }

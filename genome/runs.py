@@ -84,7 +84,7 @@ def _processes(events: Iterable[Event]) -> list[list[Event]]:
     for event in events:
         if event.event == "started":
             found.append([event])
-        elif found:
+        elif found and event.event != "waiting":  # for memory, between two of them
             found[-1].append(event)
     return found
 

@@ -82,7 +82,8 @@ def _follow(home: Home, job: str, ended: Callable[[Seen], bool], rest: Rest) -> 
         task = bar.add_task(job, total=None, step="", facts="")
         while not ended(found := _seen(home, job)):
             if found is not None:
-                said = job if found["state"] == "training" else f"{job} {found['state']}"
+                why = f": {found['reason']}" if found["state"] == "waiting" and found["reason"] else ""
+                said = job if found["state"] == "training" else f"{job} {found['state']}{why}"
                 step = f"{found['step']}/{found['steps'] or '?'}"
                 bar.update(task, total=found["steps"], completed=found["step"], description=said,
                            step=step, facts=facts_of(found))  # fmt: skip

@@ -40,7 +40,8 @@ def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['persona']}/{found['domain']} {said}"]
     lines += [f"  {'due' if each['due'] else 'not due'}  {each['reason']}" for each in found["triggers"]]
     lines += [] if found["triggers"] else [f"  {found['reason']}"]
-    lines += [f"  queued: {each['batch']}{' (rebuild)' if each['rebuild'] else ''}" for each in found["queued"]]
+    lines += [f"  queued: {each['batch']}{' (rebuild)' if each['rebuild'] else ''}"
+              f"{', whose job ' + each['waits'] if each['waits'] else ''}" for each in found["queued"]]  # fmt: skip
     if found["paused"]:
         lines.append("  paused  no job runs until: genome continuous start")
     when = found["look_again_local"]

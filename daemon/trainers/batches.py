@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from daemon.trainers import passes
 from daemon.trainers.examples import Distributions, Tokens
 
-PASS_TOKENS = 4096
+PASS_TOKENS = passes.tokens()
 """Tokens of one pass. A step with more is done in several, whose gradients add up."""
 
 

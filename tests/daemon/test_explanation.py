@@ -131,7 +131,7 @@ def test_what_is_queued_already_is_said(filled: Home) -> None:
     rebuild = batches.form_rebuild(filled, [batch], None, "test", NIGHT)
     assert f"  queued: {rebuild.id} (rebuild)\n" in run.invoke(cli.app, ["triggers", "explain", *at]).output
     answer = json.loads(run.invoke(cli.app, ["triggers", "explain", "--json", *at]).output)
-    assert answer[0]["queued"] == [{"batch": rebuild.id, "rebuild": True}]
+    assert answer[0]["queued"] == [{"batch": rebuild.id, "rebuild": True, "waits": None}]
 
 
 def test_a_domain_that_is_not_there_is_named(filled: Home) -> None:

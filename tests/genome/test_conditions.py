@@ -117,6 +117,10 @@ EVENTS: dict[str, tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, dict[s
         [("poison_found", {**DOMAIN, "batch": "b1", "signals": ["s1"]})], [PROMOTED, GRADUATED],
     ),
     "retraction/helper/git": ([("retracted_served", {**DOMAIN, "adapter": "helper/git-v1.0"})], [PROMOTED]),
+    "memory/helper/git": (
+        [("training_waits", {**DOMAIN, "job": "job-1", "reason": "waits for memory"})],
+        [("training_started", DOMAIN), ("training_wait_ended", DOMAIN), ("job_failed", DOMAIN), ("started", {})],
+    ),
     "loop/gate": ([FAILS], [RECOVERS, ("started", {})]),
     "intake": ([("intake_stopped", {"reason": "full"})], [("intake_resumed", {}), ("started", {})]),
     "worker": ([("worker_not_serving", {}), ("started", {})], [("worker_serving", {})]),

@@ -30,7 +30,14 @@ ANCHORS = [
     Example(id="anchor 2", prompt="1 2 3", response=" 4 5 6", anchor=True),
 ]
 SETTINGS = TrainingSettings(
-    rank=8, alpha=16, learning_rate=1e-2, epochs=60, batch_size=8, checkpoint_steps=1000, anchor_weight=0.1
+    rank=8,
+    alpha=16,
+    learning_rate=1e-2,
+    epochs=60,
+    batch_size=8,
+    checkpoint_steps=1000,
+    anchor_weight=0.1,
+    dtype="float32",
 )
 PATIENCE = 15
 """Epochs of three steps: time for a request to stop to arrive between the best and the end."""
@@ -206,6 +213,37 @@ def test_stopped_and_started_again_it_stops_early_at_the_same_step(validated: Tr
     tolerance = 1e-4 if validated.trainer == "mlx" else 0.0
     there, expected = weights(continued.adapter), weights(validated.outcome.adapter)
     assert max(float(np.abs(there[name] - expected[name]).max()) for name in expected) <= tolerance
+
+
+@pytest.fixture(scope="module")
+def whole(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A job of long examples, and its run in passes as large as they come."""
+    directory = tmp_path_factory.mktemp(f"{trained.trainer}-whole")
+    long = [question(f"{text} {number} " * 12, answer) for number in range(4) for text, answer in ANSWERS.items()]
+    settings = SETTINGS.model_copy(update={"epochs": 2, "batch_size": len(long)})
+    job = write_job(directory / "job", trained.base, long + ANCHORS, settings)
+    outcome = run_trainer(trained.trainer, job, directory / "checkpoints")
+    assert outcome.status == 0, outcome.log
+    return job, outcome
+
+
+@pytest.mark.parametrize("cut", [{"GENOME_PASS_TOKENS": "256"}, {"GENOME_GRADIENT_CHECKPOINTING": "1"}], ids=str)
+def test_less_memory_makes_the_same_adapter(
+    trained: Trained, whole: tuple[Path, Outcome], tmp_path: Path, cut: dict[str, str]
+) -> None:
+    """Smaller passes and gradient checkpointing take less, and change what is learned by rounding alone."""
+    job, outcome = whole
+    frugal = run_trainer(trained.trainer, job, tmp_path / "checkpoints", **cut)
+    assert frugal.status == 0, frugal.log
+    assert peak_mb(frugal) < peak_mb(outcome) - 30
+    assert frugal.losses[-1] == pytest.approx(outcome.losses[-1], rel=1e-4)
+    one, other = weights(outcome.adapter), weights(frugal.adapter)
+    moved = np.mean([np.abs(one[name]).mean() for name in one if name.endswith(".B")])
+    assert max(float(np.abs(one[name] - other[name]).mean()) for name in one) < 0.01 * moved
+
+
+def peak_mb(outcome: Outcome) -> float:
+    return max(event.memory_mb for event in outcome.events if event.memory_mb)
 
 
 def test_a_weight_of_two_is_the_example_twice(trained: Trained, tmp_path: Path) -> None:

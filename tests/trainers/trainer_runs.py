@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def write_job(
 
 
 def run_trainer(
-    trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False, stop_at: int = 0
+    trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False, stop_at: int = 0, **environment: str
 ) -> Outcome:
     """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
     has said that it made as many as ``stop_at``."""
@@ -73,7 +74,8 @@ def run_trainer(
     events = []
     with log.open("ab") as stderr:
         command = catalog.command(trainer, job, checkpoints)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+                                   env={**os.environ, **environment})  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))

@@ -12,9 +12,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.utils import load_model
 from safetensors import safe_open
 
+from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
@@ -128,6 +130,9 @@ def load(job: Job) -> MlxTrainer:
     _check_names(base, layers)
     _apply_beside(layers, job.beside)
     model.update_modules(tree_unflatten(list(layers.items())))
+    if passes.gradient_checkpointing():
+        for block in {type(block): block for block in model.layers}.values():  # it changes the class
+            grad_checkpoint(block)
     model.train()
     return MlxTrainer(model, layers, job.base, settings)
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
+from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
@@ -78,6 +79,8 @@ def load(job: Job) -> TorchTrainer:
     model = _continued(base, job) if job.parent_path else _new(base, job)
     linear.install(model)
     linear.apply_beside(model, job.beside)
+    if passes.gradient_checkpointing():
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TorchTrainer(model.train(), job.settings, packed)
 
 

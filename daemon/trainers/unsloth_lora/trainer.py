@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from daemon.trainers import examples as tokenised
+from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
@@ -123,7 +124,7 @@ def _arguments(course: Course, scratch: str) -> SFTConfig:
         seed=course.settings.seed,
         bf16=cuda and torch.cuda.is_bf16_supported(),
         fp16=cuda and not torch.cuda.is_bf16_supported(),
-        gradient_checkpointing=cuda,
+        gradient_checkpointing=bool(_checkpointing()),
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         remove_unused_columns=False,
@@ -155,19 +156,24 @@ def load(job: Job) -> UnslothTrainer:
         max_seq_length=min(settings.max_tokens, tokenised.context_tokens(Path(job.base))),
         dtype=None if cuda else torch.float32,
         load_in_4bit=cuda and find_spec("bitsandbytes") is not None,
-        use_gradient_checkpointing="unsloth" if cuda else False,
+        use_gradient_checkpointing=_checkpointing(),
         local_files_only=True,
     )
     model = unsloth.FastLanguageModel.get_peft_model(
         model,
         **_shape(job),
         lora_dropout=0.0,
-        use_gradient_checkpointing="unsloth" if cuda else False,
+        use_gradient_checkpointing=_checkpointing(),
         random_state=settings.seed,
     )
     if job.parent_path:
         _take_over(model, Path(job.parent_path))
     return UnslothTrainer(model, tokenizer, settings)
+
+
+def _checkpointing() -> bool | str:
+    """Unsloth's own kind keeps what it saves in the host's memory; on a CPU that would save nothing."""
+    return "unsloth" if torch.cuda.is_available() else passes.gradient_checkpointing()
 
 
 def _shape(job: Job) -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""Whether there is memory for a training: asked before one starts, and again and again while it runs.
+
+One for all runners of a daemon, so that two jobs are never admitted to the same bytes: what a job was admitted to and
+has not taken yet is no longer free.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemon import footprints, free_memory
+from daemon.free_memory import Memory
+from genome import jobs, memory
+from genome.config import Training
+from genome.errors import GenomeError
+from genome.jobs import Event, Job, JobDirectory, TrainingSettings
+from genome.memory import MIB, Library, Need, Plan, Room, Shape, Work
+
+ROOM_AFTER_STOP = 0.25
+"""Of its need, that must be free beside it before a job goes on that was stopped for memory; each time as much more."""
+PARENT_CONFIG = "adapter_config.json"
+
+
+class TooLarge(GenomeError):
+    """A training that this machine has no memory for, whatever else runs."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A training may start. Without a plan nobody knows what it needs: its base cannot be read, or memory cannot."""
+
+    plan: Plan | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Of the event that says so."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.plan.environment if self.plan else {}
+
+
+@dataclass(frozen=True)
+class Short:
+    """There is too little memory now."""
+
+    reason: str
+    need_mb: int
+    """With what stays free, and what is promised to other jobs."""
+    free_mb: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"reason": self.reason, "need_mb": self.need_mb, "free_mb": self.free_mb}
+
+
+@dataclass
+class Taken:
+    """By a job that runs, in bytes."""
+
+    host: int
+    accelerator: int
+    peak: int = 0
+    """What it said it had, at its highest."""
+    stepped: bool = False
+    """A step took all it ever takes of a GPU."""
+
+    @property
+    def outstanding(self) -> tuple[int, int]:
+        """What it may still take."""
+        return max(0, self.host - self.peak), 0 if self.stepped else self.accelerator
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is known of a job that asks."""
+
+    shape: Shape
+    settings: TrainingSettings
+    work: Work
+    library: Library
+
+    def plan(self, room: Room) -> Plan:
+        return memory.plan(self.shape, self.settings, self.work, self.library, room)
+
+
+@dataclass
+class Admission:
+    settings: Training
+    read: Callable[[bool], Memory | None] = free_memory.read
+    """What is free; told whether the GPU counts."""
+    running: dict[str, Taken] = field(default_factory=dict)
+    """By job, in the order in which they were admitted."""
+    stops: dict[str, int] = field(default_factory=dict)
+    """How often a job ended for want of memory."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """MiB that jobs wait for, as it was told of them."""
+    cases: dict[str, _Case | None] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def floor(self) -> int:
+        """Bytes that stay free."""
+        return self.settings.min_free_mb * MIB
+
+    def admit(self, directory: JobDirectory, job: Job) -> Granted | Short:
+        """Blocks. Raises TooLarge if it could never be granted. What is granted is taken until `ended`."""
+        gpu = footprints.uses_gpu(job.trainer)
+        with self.lock:
+            if job.id not in self.cases:
+                self.cases[job.id] = _case(directory, job, gpu)
+            case, found = self.cases[job.id], self.read(gpu)
+            if case is None or found is None:
+                self.running[job.id] = Taken(0, 0)
+                return Granted()
+            largest = Room(found.total - self.floor, _less(found.gpu_total, self.floor))
+            self._check(case, largest)
+            held = [sum(each) for each in zip((0, 0), *(job.outstanding for job in self.running.values()), strict=True)]
+            slack = self._slack(job.id, case, largest)
+            room = Room(found.free - self.floor - held[0], _less(found.gpu_free, self.floor + held[1]), slack)
+            plan = case.plan(room)
+            if not room.holds(plan.need):
+                return _short(plan.need, room, found, (self.floor + held[0], self.floor + held[1]))
+            self.running[job.id] = Taken(*plan.need.split(found.gpu_free is not None))
+            return Granted(plan, _facts(plan, found))
+
+    def heard(self, job: str, event: Event) -> None:
+        """What a job says of itself while it runs."""
+        if (taken := self.running.get(job)) is not None:
+            taken.peak = max(taken.peak, int((event.memory_mb or 0) * MIB))
+            taken.stepped = taken.stepped or event.loss is not None
+
+    def too_little(self, job: str, trainer: str) -> Short | None:
+        """What is wrong, if a job that runs must stop now; of several, the one that began last. Blocks."""
+        found = self.read(footprints.uses_gpu(trainer))
+        with self.lock:
+            if found is None or found.least >= self.floor or job != next(reversed(self.running), None):
+                return None
+        free = found.least // MIB
+        return Short(f"{free} MiB of memory free, less than training.min_free_mb", self.settings.min_free_mb, free)
+
+    def ended(self, job: str, for_memory: bool = False) -> None:
+        """It runs no more; ``for_memory``: because there was too little."""
+        with self.lock:
+            self.running.pop(job, None)
+            self.cases.pop(job, None)
+            if for_memory:
+                self.stops[job] = self.stops.get(job, 0) + 1
+
+    def _check(self, case: _Case, largest: Room) -> None:
+        plan = case.plan(largest)
+        if largest.holds(plan.need):
+            return
+        host, accelerator = plan.need.split(largest.accelerator is not None)
+        wants, has, where = (
+            (accelerator, largest.accelerator or 0, "the GPU") if host <= largest.host else (host, largest.host, "here")
+        )
+        raise TooLarge(
+            f"it needs {_mb(wants)} MiB of memory at least, and {where} there could be {_mb(has)} MiB beside "
+            f"training.min_free_mb = {self.settings.min_free_mb}",
+            "Lower training.max_tokens or training.rank, or take a smaller or a quantised base",
+        )
+
+    def _slack(self, job: str, case: _Case, largest: Room) -> float:
+        """More for a job that was stopped for memory before, but no more than the machine could ever have."""
+        need = case.plan(Room(0, largest.accelerator and 0)).need
+        host, accelerator = need.split(largest.accelerator is not None)
+        most = min(largest.host / max(host, 1), (largest.accelerator or 0) / accelerator if accelerator else math.inf)
+        return max(1.0, min(1 + ROOM_AFTER_STOP * self.stops.get(job, 0), most))
+
+
+def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
+    """None: the job's files cannot be read, of which its trainer tells."""
+    with suppress(GenomeError, OSError):
+        settings = job.settings
+        if job.parent_path:
+            settings = settings.model_copy(update={"rank": _rank(Path(job.parent_path), settings.rank)})
+        work = memory.work(jobs.read_examples(directory.examples), settings)
+        return _Case(memory.shape(Path(job.base)), settings, work, footprints.library(job.trainer, gpu))
+    return None
+
+
+def _rank(parent: Path, otherwise: int) -> int:
+    """Of the adapter that is gone on from: it stays."""
+    try:
+        return int(json.loads((parent / PARENT_CONFIG).read_bytes())["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def _less(total: int | None, taken: int) -> int | None:
+    return None if total is None else total - taken
+
+
+def _mb(size: float) -> int:
+    return math.ceil(max(0.0, size) / MIB)
+
+
+def _facts(plan: Plan, found: Memory) -> dict[str, Any]:
+    on_gpu = found.gpu_free is not None
+    host, accelerator = plan.need.split(on_gpu)
+    facts = {"pass_tokens": plan.pass_tokens, "gradient_checkpointing": plan.gradient_checkpointing,
+             "memory_need_mb": _mb(host), "memory_free_mb": found.free // MIB}  # fmt: skip
+    gpu = {"gpu_need_mb": _mb(accelerator), "gpu_free_mb": (found.gpu_free or 0) // MIB}
+    return {**facts, **gpu} if on_gpu else facts
+
+
+def _short(need: Need, room: Room, found: Memory, kept: tuple[int, int]) -> Short:
+    """Of the memory that is missing; ``kept``: what stays free there, or is promised."""
+    host, accelerator = need.split(room.accelerator is not None)
+    of_gpu = host * room.slack <= room.host
+    wants, keeps, free, where = (
+        (accelerator, kept[1], found.gpu_free or 0, " on the GPU") if of_gpu else (host, kept[0], found.free, "")
+    )
+    need_mb, free_mb = _mb(wants * room.slack + keeps), free // MIB
+    return Short(f"waits for memory: needs {need_mb} MiB{where}, {free_mb} MiB free", need_mb, free_mb)

@@ -1,0 +1,268 @@
+"""How much memory a training takes, and how it is made to fit: pure functions of the base, the settings and the work.
+
+What is counted, in bytes. Let a number be a weight, an activation or a gradient; a pass is one forward and backward.
+
+- the process: interpreter and libraries, before the base is loaded;
+- the weights of the frozen base, in the type the trainer keeps them in; quantised ones as they lie on disk;
+- the adapter: its factors, their gradients and AdamW's two moments (Loshchilov & Hutter 2019), in float32;
+- the activations of a pass, for every token of it. All layers' are kept for the way back; with gradient checkpointing
+  (Chen et al. 2016) only what enters each layer, and one layer's at a time;
+- the logits at response positions: what is kept of them, and their gradients.
+
+A training that does not fit is made smaller before it is refused: first by passes of fewer tokens, which cost little,
+then by gradient checkpointing, which costs a second forward. Both leave the adapter as it would be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genome import bases
+from genome.errors import InvalidConfig
+from genome.jobs import Example, TrainingSettings
+
+PASS_TOKENS, GRADIENT_CHECKPOINTING = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING"
+"""Environment variables by which a trainer is told what was chosen: a number, and 1 or 0."""
+WHOLE_PASS, SMALLEST_PASS = 4096, 128
+"""Tokens of a pass, padding included, where there is memory enough, and where there is least."""
+MIB = 1 << 20
+BYTES_PER_TOKEN = 2.5
+"""Of text in UTF-8, to tell tokens without a tokenizer: a small vocabulary has so many in English, a large one four."""
+TURN_TOKENS = 16
+"""What a chat template puts around a message, at most."""
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a base is made of, as far as memory goes. Sizes are numbers, not bytes, unless the name says so."""
+
+    floats: int
+    """Weights that lie on disk in a floating type."""
+    packed_bytes: int
+    """Quantised weights as they lie on disk."""
+    linear: int
+    """Weights of the decoder's linear layers, among the floats."""
+    factors: int
+    """Rows and columns of all the decoder's linear layers added up: a LoRA of rank 1."""
+    layers: int
+    hidden: int
+    intermediate: int
+    """Of the experts that one token goes through, together."""
+    heads: int
+    query: int
+    """Heads times their size."""
+    vocabulary: int
+
+    @property
+    def kept(self) -> int:
+        """Numbers that one layer keeps for a token on the way forward, without the adapter's.
+
+        Two inputs and two outputs of norms; queries, keys and values before and after the rotation and what attention
+        makes of them; three products of the feed-forward network and its gate.
+        """
+        return 4 * self.hidden + 6 * self.query + 4 * self.intermediate
+
+
+@dataclass(frozen=True)
+class Library:
+    """What a trainer takes besides what follows from the base."""
+
+    process_bytes: int
+    """Of a process that has imported it; in the host's memory."""
+    number_bytes: float
+    """Of a weight and of an activation."""
+    four_bits: bool = False
+    """Whether linear layers are quantised on loading."""
+    scores: bool = False
+    """Whether attention keeps its scores for the way back: tokens times the longest example, for every head."""
+    slack: float = 1.0
+    """What its allocator takes for a byte of activations."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The largest step there may be, in tokens; signals and anchors are passed one after the other."""
+
+    longest: int
+    """Example. A row is never split, so no pass is smaller."""
+    signals: int
+    """Of a step, with the padding."""
+    responses: int
+    """Tokens of a step on which loss is taken."""
+    anchors: int = 0
+    anchor_responses: int = 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the highest point."""
+
+    process: int
+    weights: int
+    adapter: int
+    activations: int
+    logits: int
+
+    def split(self, accelerator: bool) -> tuple[int, int]:
+        """In the host's memory and in an accelerator's own, through whose host's the weights go on loading."""
+        model = self.weights + self.adapter + self.activations + self.logits
+        return (self.process + self.weights, model) if accelerator else (self.process + model, 0)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes a training may take."""
+
+    host: int
+    accelerator: int | None = None
+    """Of a memory of its own; None: there is none, or it is the host's."""
+    slack: float = 1.0
+    """What a need must fit in so many times."""
+
+    def holds(self, of: Need) -> bool:
+        needs = of.split(self.accelerator is not None)
+        return needs[0] * self.slack <= self.host and needs[1] * self.slack <= (self.accelerator or 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the passes of a training are cut, and what it then needs."""
+
+    pass_tokens: int
+    gradient_checkpointing: bool
+    need: Need
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a trainer."""
+        return {PASS_TOKENS: str(self.pass_tokens), GRADIENT_CHECKPOINTING: str(int(self.gradient_checkpointing))}
+
+
+def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library, cut: tuple[int, bool]) -> Need:
+    """``cut``: tokens of a pass, and whether with gradient checkpointing."""
+    pass_tokens, checkpointing = max(cut[0], work.longest), cut[1]
+    number = library.number_bytes
+    tokens = min(pass_tokens, max(work.signals, work.anchors))
+    of_layer = shape.kept + settings.rank * shape.factors / (2 * shape.layers * max(shape.hidden, 1))
+    if library.scores:
+        of_layer += 1.5 * shape.heads * work.longest
+    on_the_way_back = 4 * of_layer  # of the layer that is being gone through: what is recomputed, and gradients
+    kept = shape.layers * shape.hidden + of_layer if checkpointing else shape.layers * of_layer
+    positions = max(4 * min(pass_tokens, work.responses), 6 * min(pass_tokens, work.anchor_responses))
+    quantised = shape.linear if library.four_bits else 0
+    return Need(
+        process=library.process_bytes,
+        weights=int((shape.floats - quantised) * number + quantised * 0.5625 + shape.packed_bytes),
+        adapter=4 * 4 * settings.rank * shape.factors,
+        activations=int(library.slack * number * tokens * (kept + on_the_way_back)),
+        logits=4 * positions * shape.vocabulary,
+    )
+
+
+def plan(shape: Shape, settings: TrainingSettings, work: Work, library: Library, room: Room) -> Plan:
+    """The first cut that fits into ``room``; the most frugal one, if none does."""
+    for cut in cuts(work.longest):
+        found = Plan(*cut, need(shape, settings, work, library, cut))
+        if room.holds(found.need):
+            break
+    return found
+
+
+def cuts(longest: int) -> Iterator[tuple[int, bool]]:
+    """What is tried, in order: whole passes, smaller ones; then the same with gradient checkpointing."""
+    sizes = [WHOLE_PASS]
+    while sizes[-1] > max(SMALLEST_PASS, longest):
+        sizes.append(max(sizes[-1] // 2, longest))
+    return ((tokens, checkpointing) for checkpointing in (False, True) for tokens in sizes)
+
+
+def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
+    """The largest step of a job, with tokens guessed from bytes, so that no tokenizer is loaded for it.
+
+    A guess that is too low costs a stop at a checkpoint, one too high a pass cut smaller than need be.
+    """
+    lengths: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    for example in examples:
+        response = min(_tokens(example.response or (example.messages[-1]["content"] if example.messages else "")),
+                       settings.max_tokens)  # fmt: skip
+        prompt = _tokens(example.prompt or "") + sum(
+            TURN_TOKENS + _tokens(turn.get("content", "")) for turn in example.messages[:-1]
+        )
+        lengths[example.anchor].append((min(prompt + response, settings.max_tokens), response))
+    steps = max(1, math.ceil(len(lengths[False]) / settings.batch_size))
+    signals, responses = _step(lengths[False], settings.batch_size)
+    anchors, anchor_responses = (
+        _step(lengths[True], math.ceil(len(lengths[True]) / steps)) if settings.anchor_weight else (0, 0)
+    )
+    longest = max((whole for whole, _ in lengths[False] + lengths[True]), default=0)
+    return Work(longest, signals, responses, anchors, anchor_responses)
+
+
+def _step(lengths: list[tuple[int, int]], rows: int) -> tuple[int, int]:
+    """Tokens of so many rows with their padding, and of their responses, at most."""
+    rows = min(rows, len(lengths))
+    responses = sorted((response for _, response in lengths), reverse=True)[:rows]
+    return rows * max((whole for whole, _ in lengths), default=0), sum(responses)
+
+
+def _tokens(text: str) -> int:
+    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
+
+
+def shape(base: Path) -> Shape:
+    """Of a model directory, from config.json and the headers of its weights. Raises InvalidConfig where one cannot be
+    read."""
+    try:
+        outer = json.loads((base / "config.json").read_bytes())
+        config = {**outer, **(outer.get("text_config") or {})}
+        tensors = [tensor for file in bases.weight_files(base) for tensor in _headers(file)]
+        return _shape(config, tensors)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidConfig(f"the size of the base at {base} cannot be told: {error!r}") from error
+
+
+def _shape(config: dict[str, Any], tensors: list[tuple[str, str, list[int], int]]) -> Shape:
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    query = heads * (config.get("head_dim") or hidden // heads)
+    keys = query * (config.get("num_key_value_heads") or heads) // heads
+    experts = config.get("num_experts_per_tok") or 1
+    intermediate = experts * (config.get("moe_intermediate_size") or config.get("intermediate_size") or 4 * hidden)
+    floats = [(name, sizes) for name, dtype, sizes, _ in tensors if dtype in FLOATS]
+    packed = sum(length for _, dtype, _, length in tensors if dtype not in FLOATS)
+    linear = [sizes for name, sizes in floats if len(sizes) == 2 and ".layers." in name and name.endswith(".weight")]
+    if linear and not packed:
+        factors = sum(map(sum, linear))
+    else:  # as every decoder has them; those of a quantised one do not show their sizes
+        factors = layers * (2 * (hidden + query) + 2 * (hidden + keys) + 3 * (hidden + intermediate))
+    return Shape(
+        floats=sum(math.prod(sizes) for _, sizes in floats),
+        packed_bytes=packed,
+        linear=sum(map(math.prod, linear)),
+        factors=factors,
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        query=query,
+        vocabulary=config["vocab_size"],
+    )
+
+
+def _headers(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
+    """Name, type, sizes and bytes of every tensor; the data is not read."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"{file.name} is no safetensors file")
+        header = json.loads(stream.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield name, entry["dtype"], entry["shape"], end - start

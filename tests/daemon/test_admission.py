@@ -1,0 +1,315 @@
+"""Learning yields to serving: no training starts without memory for it, and none goes on below the floor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from fixed import NOW, ROOT, SHIPPED_BASE
+from test_runner import until_told
+
+from daemon import explanation, footprints, supervisor
+from daemon.admission import Admission, Granted, Short
+from daemon.events import Alarm, Announcer
+from daemon.events import Event as Told
+from daemon.free_memory import Memory
+from daemon.runner import Runner
+from genome import batches, files, jobs
+from genome.buffer import Buffer
+from genome.config import Config, Intake
+from genome.jobs import Example, Job, JobDirectory, TrainingSettings
+from genome.layout import Home
+from genome.lines import from_signal
+from genome.memory import MIB
+
+FLOOR = 100
+CONFIG = Config.model_validate(
+    {"base": "base", "training": {"min_free_mb": FLOOR, "memory_check_seconds": 0.01, "max_starts": 1}}
+)
+FAKE = ROOT / "tests" / "fake_trainer.py"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Machine:
+    """So much is free, in MiB; tests change it."""
+
+    free: int
+    total: int = 1 << 20
+    gpu_free: int | None = None
+    asked: list[bool] = field(default_factory=list)
+
+    def read(self, gpu: bool) -> Memory:
+        self.asked.append(gpu)
+        on_gpu = None if self.gpu_free is None else self.gpu_free * MIB
+        return Memory(self.free * MIB, self.total * MIB, on_gpu, on_gpu and self.total * MIB)
+
+
+def order(home: Home, signal: Callable[..., Any], number: int = 1, domain: str = "git") -> JobDirectory:
+    """A queued batch with its job, of a real base."""
+    into = Buffer(home, Intake())
+    into.accept([from_signal(signal(i, domain=domain)) for i in range(10 * number, 10 * number + 10)], NOW)
+    batch = batches.form(home, "helper", domain, "test", NOW, batches.HeldOutPolicy(0.3, 150))
+    assert batch is not None
+    job = Job(
+        id=f"job-2025-11-20-{number:03d}", persona="helper", domain=domain, batch=batch.id, trainer="torch",
+        base=str(SHIPPED_BASE), base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+    )  # fmt: skip
+    texts = [Example(id=str(index), prompt="question " * 40, response="answer " * 40) for index in range(64)]
+    return jobs.create(home, job, iter(texts))
+
+
+def runner(home: Home, machine: Machine, mode: str = "works", admission: Admission | None = None) -> Runner:
+    """A runner with a trainer that learns nothing, on a machine with so much memory."""
+
+    def command(_trainer: str, job: Path, checkpoints: Path) -> list[str]:
+        return [sys.executable, str(FAKE), mode, str(job), str(checkpoints)]
+
+    admission = admission or Admission(CONFIG.training, machine.read)
+    return Runner(home, CONFIG, Announcer(), Alarm(), command, admission=admission)
+
+
+def listened(run: Runner) -> list[Told]:
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
+    return told
+
+
+def needs(directory: JobDirectory, free: int) -> Granted | Short:
+    """What is said of a job where so many MiB are free."""
+    return Admission(CONFIG.training, Machine(free).read).admit(directory, directory.job())
+
+
+def most_and_least(directory: JobDirectory) -> tuple[int, int]:
+    """MiB that must be free for whole passes, and for the most frugal ones."""
+    granted, short = needs(directory, 1 << 19), needs(directory, FLOOR)
+    assert isinstance(granted, Granted) and isinstance(short, Short)
+    return granted.facts["memory_need_mb"] + FLOOR, short.need_mb
+
+
+async def test_a_job_waits_for_memory_and_says_so_once(home: Home, signal: Callable[..., Any]) -> None:
+    """It is looked at again after a while, not counted as a failed start, and starts when there is room."""
+    ordered = order(home, signal)
+    _, least = most_and_least(ordered)
+    machine = Machine(least - 1)
+    run = runner(home, machine)
+    told = listened(run)
+    for _ in range(3):
+        assert await run.step() is not None
+    assert [event.name for event in told] == ["training_waits"]
+    assert (told[0].facts["need_mb"], told[0].facts["free_mb"]) == (least, least - 1)
+    assert (ordered.state(), ordered.starts()) == ("waiting", 0)
+    said = f"waits for memory: needs {least} MiB, {least - 1} MiB free"
+    assert jobs.summary(ordered)["reason"] == said
+    explained = explanation.explain(home, CONFIG, ("helper", "git"), NOW)
+    assert [queued["waits"] for queued in explained[0]["queued"]] == [said]
+    machine.free = least
+    assert await run.step() is None
+    assert ordered.state() == "judging" and jobs.summary(ordered)["reason"] is None
+
+
+async def test_waiting_is_not_training(home: Home, signal: Callable[..., Any]) -> None:
+    """Hours in which there was no memory are not in the seconds that a job trained."""
+    ordered = order(home, signal)
+    for event, time in (("started", 0.0), ("stopped", 10.0), ("waiting", 9000.0)):
+        ordered.record(jobs.Event.model_validate({"event": event, "time": time}))
+    await runner(home, Machine(1 << 19)).step()
+    result = ordered.result()
+    assert result is not None and 10 < result.train_seconds < 1000
+
+
+async def test_what_was_chosen_reaches_the_trainer_and_is_kept(home: Home, signal: Callable[..., Any]) -> None:
+    """Between too little and enough, a job starts with smaller passes or gradient checkpointing."""
+    ordered = order(home, signal)
+    most, least = most_and_least(ordered)
+    assert least < most
+    for number, (free, cut) in enumerate({most: (4096, False), least: (256, True)}.items()):
+        run = runner(home, Machine(free))
+        told = listened(run)
+        await run.step()
+        started = next(event for event in ordered.events() if event.event == "started").model_dump()
+        assert (started["pass_tokens"], started["gradient_checkpointing"]) == cut
+        assert started["memory_free_mb"] == free and 0 < started["memory_need_mb"] <= free - FLOOR
+        assert told[0].name == "training_started" and told[0].facts["pass_tokens"] == cut[0]
+        progress = next(event for event in ordered.events() if event.event == "progress").model_dump()
+        assert progress["environment"] == {
+            "GENOME_PASS_TOKENS": str(cut[0]), "GENOME_GRADIENT_CHECKPOINTING": str(int(cut[1])),
+        }  # fmt: skip
+        if not number:
+            for file in (ordered.result_file, ordered.events_file):
+                file.unlink()
+            files.remove(home.adapters / "helper")
+
+
+async def test_what_no_memory_would_hold_fails_and_keeps_its_batch(home: Home, signal: Callable[..., Any]) -> None:
+    """The figures and what to change are said; waiting would never end."""
+    ordered = order(home, signal)
+    run = runner(home, Machine(200, total=300))
+    told = listened(run)
+    assert await run.step() is None
+    assert [event.name for event in told] == ["job_failed"]
+    reason = told[0].facts["reason"]
+    assert "MiB of memory at least" in reason and "200 MiB beside training.min_free_mb = 100" in reason
+    assert "Lower training.max_tokens" in reason
+    assert jobs.find(home, ordered.id).state() == "failed"
+    assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
+
+
+async def test_below_the_floor_it_stops_at_a_checkpoint_and_goes_on_with_room(
+    home: Home, signal: Callable[..., Any]
+) -> None:
+    """No failed start, though only one is allowed; and more must be free than at first, or it would stop again."""
+    ordered = order(home, signal)
+    _, least = most_and_least(ordered)
+    machine = Machine(least)
+    admission = Admission(CONFIG.training, machine.read)
+    run = runner(home, machine, "waits", admission)
+    told = listened(run)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        machine.free = FLOOR - 1
+        await until_told(run, "training_waits")
+    names = [event.name for event in told]
+    assert names.index("training_short_of_memory") < names.index("training_stopped") < names.index("training_waits")
+    assert [event.event for event in ordered.events()][-2:] == ["stopped", "waiting"]
+    assert ordered.starts() <= 0 and ordered.state() == "waiting"
+    again = runner(home, machine, "works", admission)
+    machine.free = least
+    assert await again.step() is not None and ordered.state() == "waiting"
+    machine.free = FLOOR + (least - FLOOR) * 5 // 4 + 1
+    assert await again.step() is None and ordered.state() == "judging"
+
+
+async def test_one_that_does_not_listen_is_stopped_all_the_same(home: Home, signal: Callable[..., Any]) -> None:
+    """Killed after the grace because memory was short, it has not failed either."""
+    ordered = order(home, signal)
+    machine = Machine(1 << 19)
+    config = CONFIG.model_copy(update={"daemon": CONFIG.daemon.model_copy(update={"shutdown_seconds": 0.0})})
+    run = runner(home, machine, "waits")
+    run.config = config
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        machine.free = FLOOR - 1
+        await until_told(run, "training_waits")
+    assert ordered.result() is None and ordered.starts() <= 0
+
+
+async def test_two_jobs_are_not_admitted_to_the_same_bytes(home: Home, signal: Callable[..., Any]) -> None:
+    """What the first will still take is not free for the second; once it has it, the system says so itself."""
+    first, second = order(home, signal, 1), order(home, signal, 2, "gh")
+    most, least = most_and_least(first)
+    machine = Machine(most + least - FLOOR - 2)  # both needs are rounded up
+    admission = Admission(CONFIG.training, machine.read)
+    assert isinstance(admission.admit(first, first.job()), Granted)
+    short = admission.admit(second, second.job())
+    assert isinstance(short, Short) and 0 < short.need_mb - machine.free <= 2
+    admission.heard(first.id, jobs.Event(event="progress", memory_mb=float(most)))
+    assert isinstance(admission.admit(second, second.job()), Granted)
+    admission.ended(second.id)
+    admission.ended(first.id)
+    assert admission.running == {}
+
+
+async def test_the_job_that_began_last_makes_room_first(home: Home, signal: Callable[..., Any]) -> None:
+    """One stop may be enough: the other goes on, and is looked at again."""
+    first, second = order(home, signal, 1), order(home, signal, 2, "gh")
+    machine = Machine(1 << 19)
+    admission = Admission(CONFIG.training, machine.read)
+    for directory in (first, second):
+        admission.admit(directory, directory.job())
+    machine.free = FLOOR - 1
+    assert admission.too_little(first.id, "torch") is None
+    assert admission.too_little(second.id, "torch") is not None
+    admission.ended(second.id, for_memory=True)
+    assert admission.too_little(first.id, "torch") is not None
+
+
+async def test_a_job_that_was_stopped_may_always_go_on_some_day(home: Home, signal: Callable[..., Any]) -> None:
+    """However often it was, it never waits for more than the machine could have."""
+    ordered = order(home, signal)
+    _, least = most_and_least(ordered)
+    machine = Machine(least + 20, total=least + 20)
+    admission = Admission(CONFIG.training, machine.read)
+    for _ in range(9):
+        admission.ended(ordered.id, for_memory=True)
+    assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+
+
+async def test_others_that_fit_go_first(home: Home, signal: Callable[..., Any]) -> None:
+    """A job that waits for memory does not stand in the way, and keeps its turn."""
+    large, small = order(home, signal, 1), order(home, signal, 2, "gh")
+    longer = [Example(id="long", prompt="question " * 4000, response="answer " * 400)] * 64
+    large.examples.write_bytes(b"".join(each.model_dump_json().encode() + b"\n" for each in longer))
+    enough = most_and_least(small)[1]
+    assert enough < most_and_least(large)[1]
+    await runner(home, Machine(enough)).step()
+    assert (large.state(), small.state()) == ("waiting", "judging")
+
+
+async def test_a_wait_that_is_over_is_told(home: Home, signal: Callable[..., Any]) -> None:
+    """Also where the job did not start: held, it waits for nothing."""
+    ordered = order(home, signal)
+    run = runner(home, Machine(FLOOR))
+    await run.step()
+    told = listened(run)
+    jobs.hold(home, ordered.id)
+    assert await run.step() is None
+    assert [(event.name, event.facts["domain"]) for event in told] == [("training_wait_ended", "git")]
+    assert jobs.summary(ordered)["reason"] is None
+
+
+async def test_a_trainer_killed_by_the_kernel_asks_for_more(home: Home, signal: Callable[..., Any]) -> None:
+    """Its death counts as a failed start, and the next one is planned with more room."""
+    ordered = order(home, signal)
+    run = runner(home, Machine(1 << 19), "crashes")
+    await run.step()
+    assert jobs.find(home, ordered.id).state() == "failed"
+    assert run.admission is not None and run.admission.stops == {ordered.id: 1}
+
+
+async def test_the_memory_of_a_gpu_counts_where_it_is_used(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked of then alone, and what is missing there is said to be there."""
+    ordered = order(home, signal)
+    machine = Machine(1 << 19, gpu_free=FLOOR + 1)
+    Admission(CONFIG.training, machine.read).admit(ordered, ordered.job())
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: trainer == "torch")
+    admission = Admission(CONFIG.training, machine.read)
+    short = admission.admit(ordered, ordered.job())
+    assert machine.asked == [False, True]
+    assert isinstance(short, Short) and "MiB on the GPU, 101 MiB free" in short.reason
+    machine.gpu_free = 1 << 19
+    granted = admission.admit(ordered, ordered.job())
+    assert isinstance(granted, Granted) and granted.facts["gpu_need_mb"] > 0
+    machine.gpu_free = FLOOR - 1
+    assert admission.too_little(ordered.id, "torch") is not None
+
+
+async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:
+    """A system that does not say what is free, and a base that cannot be read, are no reason to wait for ever."""
+    ordered = order(home, signal)
+    assert Admission(CONFIG.training, lambda gpu: None).admit(ordered, ordered.job()) == Granted()
+    odd = ordered.job().model_copy(update={"base": "/nowhere"})
+    assert Admission(CONFIG.training, Machine(FLOOR).read).admit(ordered, odd) == Granted()
+
+
+async def test_all_runners_of_a_daemon_share_what_is_free(home: Home) -> None:
+    """Wired so, and to what the system says."""
+    config = Config.model_validate({"base": "base", "training": {"max_jobs": 2}})
+    made = await supervisor.compose(home, config, None, home.root, "f" * 64)  # type: ignore[arg-type]
+    assert made.runners[0].admission is not None and made.runners[0].admission is made.runners[1].admission

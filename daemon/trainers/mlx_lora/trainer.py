@@ -20,7 +20,7 @@ from daemon.trainers.batches import batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
 from daemon.trainers.mlx_lora.losses import ResponseLogits
-from genome import bases, lora, tensors
+from genome import bases, copies, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
@@ -106,9 +106,10 @@ class MlxTrainer:
 
 def load(job: Job) -> MlxTrainer:
     settings, base = job.settings, Path(job.base)
+    copies.check_readable(base, "mlx")
     mx.random.seed(settings.seed)
     try:
-        model, _ = load_model(base)
+        model, _ = load_model(base, model_config=mlx_format.config(base))
     except ValueError as error:
         raise InvalidConfig(f"mlx-lm cannot load {base}: {error}", 'Try training.trainer = "torch"') from error
     model.freeze()
@@ -118,7 +119,7 @@ def load(job: Job) -> MlxTrainer:
     _check_names(base, layers)
     model.update_modules(tree_unflatten(list(layers.items())))
     model.train()
-    return MlxTrainer(model, layers, job.base, settings)
+    return MlxTrainer(model, layers, job.copy_of or job.base, settings)
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Module]:
@@ -176,9 +177,4 @@ def _tensor(array: mx.array) -> tensors.Tensor:
 
 
 def _array(tensor: tensors.Tensor) -> mx.array:
-    """As float32; bfloat16 is the upper half of it."""
-    if tensor.dtype == "BF16":
-        values = (np.frombuffer(tensor.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    else:
-        values = np.frombuffer(tensor.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype])
-    return mx.array(values.reshape(tensor.shape).astype(np.float32))
+    return mx.array(tensors.floats(tensor).astype(np.float32))

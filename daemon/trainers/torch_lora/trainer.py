@@ -17,6 +17,8 @@ from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
 from daemon.trainers.torch_lora.losses import ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
+from genome import bases, copies
+from genome.errors import InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
 
@@ -68,10 +70,22 @@ def load(job: Job) -> TorchTrainer:
     logging.disable_progress_bar()
     torch.set_num_threads(job.settings.threads)
     torch.manual_seed(job.settings.seed)
-    device = _device()
-    base = AutoModelForCausalLM.from_pretrained(job.base, dtype=_dtype(device)).to(device)
+    base = _base(Path(job.base), _device())
     model = _continued(base, job) if job.parent_path else _new(base, job)
     return TorchTrainer(model.train(), job.settings)
+
+
+def _base(path: Path, device: torch.device) -> nn.Module:
+    """The frozen base. A quantised one is laid on its device as it is read, and PEFT lays its own layers over it."""
+    copies.check_readable(path, "torch")
+    quantised = bases.quantisation(path).method != "none"
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            path, dtype=_dtype(device), device_map={"": device} if quantised else None
+        )
+    except ImportError as error:  # a package for a method that is not known here
+        raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model if quantised else model.to(device)
 
 
 def _new(base: nn.Module, job: Job) -> PeftModel:
@@ -80,7 +94,7 @@ def _new(base: nn.Module, job: Job) -> PeftModel:
         lora_alpha=job.settings.alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=job.base,
+        base_model_name_or_path=job.copy_of or job.base,
     )
     return get_peft_model(base, config)
 

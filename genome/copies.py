@@ -120,9 +120,9 @@ def _sizes(path: Path) -> dict[str, tuple[int, ...]]:
         if dtype in FLOATS or dtype == "I8":
             sizes[name] = shape
         elif dtype == "U32" and f"{module}.scales" in found and shape:
-            own = said.get(module)
-            bits = (own if isinstance(own, dict) else said).get("bits", 4)
-            sizes[name] = (*shape[:-1], shape[-1] * 32 // bits)
+            own = said.get(module)  # of single layers mlx-lm may leave the bits unsaid, but the groups are counted
+            group = (own if isinstance(own, dict) else said).get("group_size", 64)
+            sizes[name] = (*shape[:-1], found[f"{module}.scales"][1][-1] * group)
         elif dtype == "U8" and f"{name}.absmax" in found:
             sizes[name] = (2 * math.prod(shape),)
     return sizes

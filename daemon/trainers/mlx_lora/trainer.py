@@ -20,7 +20,7 @@ from daemon.trainers.batches import batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
 from daemon.trainers.mlx_lora.losses import ResponseLogits
-from genome import bases, copies, lora, mlx_format, tensors
+from genome import bases, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
@@ -106,7 +106,6 @@ class MlxTrainer:
 
 def load(job: Job) -> MlxTrainer:
     settings, base = job.settings, Path(job.base)
-    copies.check_readable(base, "mlx")
     mx.random.seed(settings.seed)
     try:
         model, _ = load_model(base, model_config=mlx_format.config(base))

@@ -17,7 +17,7 @@ from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Tokens
 from daemon.trainers.torch_lora.losses import ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
-from genome import bases, copies
+from genome import bases
 from genome.errors import InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
@@ -77,7 +77,6 @@ def load(job: Job) -> TorchTrainer:
 
 def _base(path: Path, device: torch.device) -> nn.Module:
     """The frozen base. A quantised one is laid on its device as it is read, and PEFT lays its own layers over it."""
-    copies.check_readable(path, "torch")
     quantised = bases.quantisation(path).method != "none"
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(

@@ -24,7 +24,7 @@ from daemon.trainers.batches import Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.torch_lora.losses import ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
-from genome import copies, lora
+from genome import lora
 from genome.errors import InvalidAdapter
 from genome.jobs import Job, TrainingSettings
 
@@ -140,7 +140,6 @@ def _dataset(course: Course) -> Dataset:
 def load(job: Job) -> UnslothTrainer:
     """In 4 bits where bitsandbytes and a GPU are there, else in 16 bits on a GPU and in 32 on a CPU."""
     settings, cuda = job.settings, torch.cuda.is_available()
-    copies.check_readable(Path(job.base), "torch")
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(

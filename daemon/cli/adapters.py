@@ -180,6 +180,7 @@ def blame(
 ) -> None:
     """Where a version came from: its parents, batch, job and verdict, and every signal it was trained on."""
     from genome import provenance
+    from genome.adapters import origin
 
     at = options.existing(home)
     found = provenance.of_adapter(at, adapter)
@@ -188,6 +189,7 @@ def blame(
     made, verdict = found.manifest, found.verdict
     print(f"adapter  {made.id}, trained on {len(made.signals)} signals")
     print(f"parents  {', '.join(found.parents) or 'none: from the base'}")
+    print(f"base     {origin(made.model_dump())}")
     print(f"batch    {made.batch or '-'}, job {made.job or '-'}" + (f", from {made.origin}" if made.origin else ""))
     print(f"verdict  {'promote: ' if verdict and verdict.promote else ''}{verdict.reason if verdict else 'not kept'}")
     if found.tainted:

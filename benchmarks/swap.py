@@ -35,7 +35,8 @@ VERSIONS = 24
 def loading(report: Report, home: Home, base: Path, ids: list[str], rounds: int, dtype: str) -> tuple[Engine, float]:
     """File to servable against a plain read and PEFT; returns the engine, and the seconds of one load."""
     engine = engines.load(base, Worker(engine="torch", dtype=dtype))  # type: ignore[arg-type]
-    source = Source((home.adapters.resolve(),), bases.fingerprint(base))
+    described = bases.describe(base)
+    source = Source((home.adapters.resolve(),), described, described)
     path = home.adapter(ids[0])
     model = models.library_model(base, engine.facts.dtype)
     peft = PeftModel.from_pretrained(model, path, adapter_name="default")

@@ -10,10 +10,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from daemon import orders
-from genome import adapters, bases, batches, files, jobs, lora, pending, registry
+from genome import adapters, bases, batches, files, jobs, lora, mlx_format, pending, registry
 from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
@@ -176,6 +176,22 @@ def import_adapter(home: Home, config: Config, wanted: Import) -> Manifest:
             "created": int(time.time() * 1000),
         }
         return adapters.install(home, weights, str(base), described)
+
+
+def export_adapter(home: Home, adapter_id: str, form: Literal["peft", "mlx"], to: Path) -> Manifest:
+    """Writes an adapter into the new directory ``to``: as it lies here, or as mlx-lm reads it."""
+    made = adapters.manifest(home, adapter_id)
+    if to.exists():
+        raise Conflict(f"{to} exists already", "Name a directory that is not there yet")
+    path = home.adapter(made.id)
+    weights = adapters.weights(home, made)
+    with files.new_directory(to) as aside:
+        if form == "mlx":
+            mlx_format.write(aside, weights, bases.layers(Path(made.base)))
+        else:
+            for name in (lora.PEFT_WEIGHTS, lora.CONFIG, adapters.MANIFEST):
+                files.put(aside / name, (path / name).read_bytes())
+    return made
 
 
 def _import_id(home: Home, wanted: Import) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 from daemon import anchors
 from daemon.trainers import catalog
 from genome import (
+    bases,
     batches,
+    copies,
     curriculum,
     files,
     jobs,
@@ -23,6 +25,7 @@ from genome import (
     validation,
     verdicts,
 )
+from genome.bases import Described
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
@@ -34,6 +37,13 @@ from genome.signals import Signal
 
 GROWTH = 1.25
 """× the examples of a batch that could not be judged: with fewer new ones it would be trained again for nothing."""
+
+
+def check_base(config: Config, base: Path) -> None:
+    """Raises InvalidConfig where what is to be trained on cannot be the base, or its trainer cannot read it."""
+    path = copies.resolve(base, config.training.base, "training.base")
+    if library := catalog.library(config.training.trainer):
+        copies.check_readable(path, library)
 
 
 def form(home: Home, config: Config, persona: str, domain: str, reason: str) -> Batch | None:
@@ -95,7 +105,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
-    settings = config.training.settings()
+    settings, trained_on = config.training.settings(), _trained_on(config, base)
     factors = {
         "learning_rate": settings.learning_rate * rung.learning_rate,
         "epochs": settings.epochs * rung.epochs,
@@ -108,8 +118,10 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         batch=batch.id,
         replaces=serves,
         trainer=catalog.resolve(config.training.trainer),
-        base=str(base[0]),
+        base=trained_on.path,
         base_fingerprint=base[1],
+        copy_of=str(base[0]) if config.training.base else None,
+        trained_on=trained_on,
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
         beside=tuple(_beside(home, entry) for entry in stack if entry.adapter != serves),
@@ -120,6 +132,13 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
 
 def _beside(home: Home, entry: StackEntry) -> Beside:
     return Beside(adapter=entry.adapter, path=str(home.adapter(entry.adapter)), scale=entry.scale)
+
+
+def _trained_on(config: Config, base: tuple[Path, str]) -> Described:
+    """The base, or the copy of it that is trained on."""
+    if not config.training.base:
+        return Described(path=str(base[0]), fingerprint=base[1], quantisation=bases.quantisation(base[0]))
+    return bases.describe(copies.resolve(base[0], config.training.base, "training.base"))
 
 
 def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:

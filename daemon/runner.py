@@ -279,6 +279,7 @@ class Runner:
         described: dict[str, Any] = {
             "id": str(adapters.next_id(self.home, job.persona, job.domain)),
             "base_fingerprint": job.base_fingerprint,
+            "trained_on": job.trained_on,
             "parent": job.parent,
             "batch": job.batch,
             "job": job.id,
@@ -292,7 +293,7 @@ class Runner:
                 return None
             examples = jobs.read_examples(directory.examples)
             described["signals"] = tuple(example.id for example in examples if not example.anchor)
-            return adapters.install(self.home, weights, job.base, described)
+            return adapters.install(self.home, weights, job.copy_of or job.base, described)
 
     def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""

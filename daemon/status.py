@@ -69,7 +69,9 @@ async def _ask_worker(home: Home, config: Config) -> dict[str, Any]:
             loaded = [adapter.id for adapter in await worker.adapters()]
         except GenomeError as error:
             return {"answers": False, "said": str(error)}
-    said = f"serves {info.base} ({info.engine}, {info.dtype} on {info.device}), adapters: {', '.join(loaded) or 'none'}"
+    copy = info.served_fingerprint not in ("", info.base_fingerprint)
+    base = f"{info.base} as {info.served_base}" if copy else info.base
+    said = f"serves {base} ({info.engine}, {info.dtype} on {info.device}), adapters: {', '.join(loaded) or 'none'}"
     return {"answers": True, "said": said, "adapters": loaded, "generation": info.generation, "notes": info.notes}
 
 

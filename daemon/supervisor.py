@@ -185,6 +185,7 @@ async def serve(home: Home, config: Config) -> None:
     host.spare_memory()
     base_path = await anyio.to_thread.run_sync(bases.resolve, config.base)
     fingerprint = await anyio.to_thread.run_sync(bases.fingerprint, base_path)
+    await anyio.to_thread.run_sync(orders.check_base, config, base_path)
     with files.locked(home.daemon_lock, f"the daemon with process id {os.getpid()}", wait=False):
         await anyio.to_thread.run_sync(recover, home)
         async with host.stop_signal() as stop, worker_client.connect(config, home) as worker:

@@ -14,11 +14,13 @@ from typing import Any
 from pydantic import Field
 
 from genome import files, lora
+from genome.bases import Described, Quantisation
 from genome.errors import InvalidAdapter, InvalidInput, NotFound
 from genome.layout import NAME, Home, check_name
 from genome.records import Record
 
 ID = re.compile(r"(?P<persona>[^/]+)/(?P<domain>[^/]+)-v(?P<major>\d+)\.(?P<minor>\d+)")
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -57,6 +59,9 @@ class Manifest(Record):
     """128-bit xxh3 of the same, hex: what is compared on loading, where there is one."""
     base: str
     base_fingerprint: str
+    """Of the base it is made for, also where it was trained on a quantised copy."""
+    trained_on: Described | None = None
+    """The directory whose weights it was trained beside: the base, or a copy of it. None: not known."""
     parent: str | None = None
     batch: str | None = None
     job: str | None = None
@@ -73,7 +78,7 @@ class Manifest(Record):
 
 
 def manifest(home: Home, adapter_id: str) -> Manifest:
-    path = home.adapter(str(AdapterId.parse(adapter_id))) / "manifest.json"
+    path = home.adapter(str(AdapterId.parse(adapter_id))) / MANIFEST
     if not path.exists():
         known = ", ".join(str(known) for known in list_ids(home)) or "none yet"
         raise NotFound(f"there is no adapter {adapter_id!r}", f"Adapters: {known}")
@@ -90,7 +95,7 @@ def list_ids(home: Home, persona: str | None = None) -> list[AdapterId]:
             if path.name.startswith(files.UNFINISHED):
                 continue  # being installed this moment, or left by an install that failed
             match = ID.fullmatch(f"{owner.name}/{path.name}")
-            if match and (path / "manifest.json").exists():
+            if match and (path / MANIFEST).exists():
                 found.append(AdapterId.parse(match[0]))
     return sorted(found)
 
@@ -121,20 +126,38 @@ def install(home: Home, weights: lora.Lora, base: str, described: Mapping[str, A
         lora.write_peft(aside, weights, base)
         digests = lora.digests(aside / lora.PEFT_WEIGHTS)
         made = Manifest(digest=digests.sha256, xxh3=digests.xxh3, base=base, **described)
-        files.put(aside / "manifest.json", made.to_bytes())
+        files.put(aside / MANIFEST, made.to_bytes())
     return made
+
+
+def origin(manifest: Mapping[str, Any]) -> str:
+    """Which base a manifest says the adapter was made for, and what it was trained on, in words."""
+    base, fingerprint = manifest.get("base") or "not named", str(manifest.get("base_fingerprint", ""))
+    trained_on = manifest.get("trained_on") or {}
+    method = Quantisation.model_validate(trained_on["quantisation"]) if trained_on else ""
+    copy = trained_on and trained_on["fingerprint"] != fingerprint
+    where = f", trained on {trained_on['path']}, {method}" if copy else f", {method}" if method else ""
+    return f"{base} (fingerprint {fingerprint[:12]}…{where})"
 
 
 def verify(home: Home, adapter_id: str, base_fingerprint: str) -> Manifest:
     """The manifest, after checking that the weights are whole, finite, as digested, and made for this base."""
     made = manifest(home, adapter_id)
-    path: Path = home.adapter(adapter_id)
     if made.base_fingerprint != base_fingerprint:
         raise InvalidAdapter(
-            f"{adapter_id} was made for another base ({made.base}, fingerprint {made.base_fingerprint[:12]}…, "
-            f"not {base_fingerprint[:12]}…)",
+            f"{adapter_id} was made for another base: {origin(made.model_dump())}; here it is {base_fingerprint[:12]}…",
             "Serve that base, or train on this one",
         )
-    if (found := lora.read(path).digest) != made.digest:
-        raise InvalidAdapter(f"{path} has changed since it was made: digest {found[:12]}…, not {made.digest[:12]}…")
+    weights(home, made)
     return made
+
+
+def weights(home: Home, made: Manifest) -> lora.Lora:
+    """An adapter's weights, after checking that they are whole, finite and as digested."""
+    path: Path = home.adapter(made.id)
+    found = lora.read(path)
+    if found.digest != made.digest:
+        raise InvalidAdapter(
+            f"{path} has changed since it was made: digest {found.digest[:12]}…, not {made.digest[:12]}…"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Base models: where one lies and which one it is."""
+"""Base models: where one lies, which one it is, and in which precision its weights are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,94 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from genome.errors import InvalidConfig
 
 SAMPLES_PER_FILE = 16
 SAMPLE_BYTES = 1 << 16
 VOLATILE_CONFIG_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "_from_model_config")
+
+
+class Quantisation(BaseModel):
+    """How a model's weights are kept, as its config.json says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "none"
+    """none, mlx, or transformers' ``quant_method``: bitsandbytes, gptq, awq …"""
+    bits: int | None = None
+    """Of a weight, where one number counts for most layers."""
+    group_size: int | None = None
+    """Weights that share a scale."""
+    mode: str = ""
+    """Where a method has several: affine, mxfp4 … of mlx; nf4, fp4, int8 of bitsandbytes."""
+
+    def __str__(self) -> str:
+        if self.method == "none":
+            return "not quantised"
+        bits = f"{self.bits}-bit " if self.bits else ""
+        group = f", groups of {self.group_size}" if self.group_size and self.group_size > 0 else ""
+        return f"{bits}{self.method}{f' {self.mode}' if self.mode else ''}{group}"
+
+
+class Described(BaseModel):
+    """A model directory: which weights, in which precision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    fingerprint: str
+    """Of this very directory; a quantised copy's differs from the base's."""
+    quantisation: Quantisation
+
+    def __str__(self) -> str:
+        return f"{self.path} (fingerprint {self.fingerprint[:12]}…, {self.quantisation})"
+
+
+def describe(path: Path) -> Described:
+    """What there is to say of a model directory, in milliseconds."""
+    return Described(path=str(path), fingerprint=fingerprint(path), quantisation=quantisation(path))
+
+
+def quantisation(path: Path) -> Quantisation:
+    """From config.json; not quantised where that says nothing."""
+    config = read_config(path)
+    if said := config.get("quantization"):
+        mode = said.get("mode", "affine")
+        return Quantisation(method="mlx", bits=said.get("bits"), group_size=said.get("group_size"), mode=mode)
+    text = config.get("text_config") or {}
+    said = config.get("quantization_config") or text.get("quantization_config")
+    if not said:
+        return Quantisation()
+    method = str(said.get("quant_method", "unknown"))
+    if method == "bitsandbytes":
+        four = bool(said.get("load_in_4bit"))
+        mode = str(said.get("bnb_4bit_quant_type", "fp4")) if four else "int8"
+        return Quantisation(method=method, bits=4 if four else 8, mode=mode)
+    return Quantisation(method=method, bits=said.get("bits"), group_size=said.get("group_size"))
+
+
+def layers(path: Path) -> int | None:
+    """How many blocks a base has; None where the directory is gone or does not say it."""
+    config = read_config(path)
+    found = (config.get("text_config") or config).get("num_hidden_layers")
+    return found if isinstance(found, int) else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json; empty where there is none."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"{path / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidConfig(f"{path / 'config.json'} is not a JSON object")
+    return config
 
 
 def resolve(base: str) -> Path:

@@ -21,6 +21,8 @@ from genome.trigger_settings import Section, Triggers
 class Worker(Section):
     """The inference worker, `genome worker`."""
 
+    base: str = ""
+    """A copy of the base in another precision, to serve with; empty: the base itself."""
     engine: Literal["auto", "torch", "mlx"] = "auto"
     """auto: mlx on Apple silicon where mlx-lm is installed, torch elsewhere."""
     listen: str = ""
@@ -83,6 +85,8 @@ class Intake(Section):
 class Training(Section, TrainingSettings):
     """`genome.jobs.TrainingSettings`, and which trainer."""
 
+    base: str = ""
+    """A copy of the base in another precision, to train on; empty: the base itself."""
     trainer: str = "auto"
     """auto, torch, mlx, unsloth."""
     replay_fraction: float = Field(0.5, ge=0)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from genome import files
+from genome.bases import Described
 from genome.errors import Conflict, Damaged, NotFound
 from genome.layout import Home
 from genome.records import Record
@@ -103,8 +104,13 @@ class Job(Record):
     """The domain's version that served when the job was ordered; if another serves by now, it is ordered again."""
     trainer: str
     base: str
-    """Directory of the base model."""
+    """Directory of the model that is trained on: the base, or a copy of it that training.base names."""
     base_fingerprint: str
+    """Of the base the adapter is made for."""
+    copy_of: str | None = None
+    """The base's directory, where ``base`` is a copy."""
+    trained_on: Described | None = None
+    """What ``base`` holds."""
     parent: str | None = None
     """Adapter id the training goes on from; None begins anew."""
     parent_path: str | None = None

@@ -131,11 +131,11 @@ def write_peft(directory: Path, lora: Lora, base: str) -> None:
     specified = {}
     for module, factors in lora.modules.items():
         for name, tensor in (("A", factors.a), ("B", factors.b)):
-            specified[f"base_model.model.{module}.lora_{name}.weight"] = _specification(tensor)
+            specified[f"base_model.model.{module}.lora_{name}.weight"] = specification(tensor)
     files.put(directory / PEFT_WEIGHTS, serialize(specified, {"format": "pt"}))
     ranks = {module: factors.rank for module, factors in lora.modules.items()}
     alphas = {module: factors.scaling * factors.rank for module, factors in lora.modules.items()}
-    rank, alpha = _commonest(list(ranks.values())), _commonest(list(alphas.values()))
+    rank, alpha = commonest(list(ranks.values())), commonest(list(alphas.values()))
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -266,12 +266,13 @@ def _pattern(patterns: dict[str, Any] | None, module: str, default: float) -> fl
     return float(default)
 
 
-def _specification(tensor: Tensor) -> TensorSpec:
+def specification(tensor: Tensor) -> TensorSpec:
     """What `safetensors.serialize` takes. It holds an address into ``tensor.data``, which must outlive it."""
     dtype = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[tensor.dtype]
     address = np.frombuffer(tensor.data, dtype=np.uint8).ctypes.data
     return TensorSpec(dtype=dtype, shape=list(tensor.shape), data_ptr=address, data_len=len(tensor.data))
 
 
-def _commonest(values: list[Any]) -> Any:
+def commonest(values: list[Any]) -> Any:
+    """The value there is most often; of several the least."""
     return max(sorted(set(values)), key=values.count)

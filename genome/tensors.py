@@ -53,14 +53,6 @@ class Tensor(NamedTuple):
         flipped = np.frombuffer(self.data, dtype=item).reshape(self.shape).T
         return Tensor(self.dtype, self.shape[::-1], np.ascontiguousarray(flipped).tobytes())
 
-    def as_float32(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """A copy; numpy has no bfloat16, which is the upper half of a float32."""
-        if self.dtype == "BF16":
-            values = (np.frombuffer(self.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(self.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[self.dtype])
-        return values.reshape(self.shape).astype(np.float32)
-
     def is_finite(self) -> bool:
         return _finite(self.dtype, self.data)
 
@@ -108,6 +100,26 @@ def read(path: Path) -> TensorFile:
         return _parsed(buffer)
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter(f"{path} cannot be read as safetensors: {error}", "Is the copy complete?") from error
+
+
+def shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """dtype and shape of every tensor of a file, of any dtype; reads the header alone. ValueError: no safetensors."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError("its header is not complete")
+        header = msgspec.json.decode(stream.read(length))
+    header.pop("__metadata__", None)
+    return {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+
+
+def floats(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Its values as a matrix: in double precision where it has that, else in single, which holds each exactly."""
+    if tensor.dtype == "BF16":  # the upper half of a single
+        values = (np.frombuffer(tensor.data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    else:
+        values = np.frombuffer(tensor.data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype])
+    return values.astype(np.float64 if tensor.dtype == "F64" else np.float32).reshape(tensor.shape)
 
 
 def _parsed(buffer: memoryview) -> TensorFile:

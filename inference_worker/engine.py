@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from genome import copies
 from genome.lora import Lora
 
 if TYPE_CHECKING:
@@ -219,8 +220,9 @@ def context_tokens(made_for: int | None, settings: Worker) -> int:
 
 
 def load(base: Path, settings: Worker) -> Engine:
-    """Loads the base into the engine the settings name. Seconds for a large one."""
+    """Loads the base, or a copy of it, into the engine the settings name. Seconds for a large one."""
     name = preferred() if settings.engine == "auto" else settings.engine
+    copies.check_readable(base, name)
     engine: Engine = importlib.import_module(ENGINES[name]).load(base, settings)
     return engine
 

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from genome import bases, promotions, registry, sockets
+from genome import bases, copies, promotions, registry, sockets
 from genome.config import Config, Worker
 from genome.errors import Damaged, GenomeError, Unavailable
 from genome.layout import Home
@@ -50,9 +50,11 @@ async def serve(config: Config, home: Home) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     base = bases.resolve(config.base)
+    served = copies.resolve(base, config.worker.base, "worker.base")
     with sockets.reserved(config.worker.listen, home.worker_socket) as address:
-        engine = await asyncio.to_thread(engines.load, base, config.worker)
-        source = sources.Source(sources.roots(home.adapters, config.worker.adapter_roots), bases.fingerprint(base))
+        engine = await asyncio.to_thread(engines.load, served, config.worker)
+        roots = sources.roots(home.adapters, config.worker.adapter_roots)
+        source = sources.Source(roots, bases.describe(base), bases.describe(served))
         budget = config.worker.adapter_memory_mb << 20
         adapters = Adapters(engine, source, config.worker.adapter_grace_seconds, loop.call_later, budget)
         with stepping(engine, config.worker, stop) as steps:
@@ -60,7 +62,7 @@ async def serve(config: Config, home: Home) -> int:
             await load_promoted(home, adapters)
             info = server_info(engine, config.base, source)
             service = InferenceService(engine, adapters, steps, info, config.worker.max_reply_tokens)
-            log.info("the worker is ready", address=address, base=str(base), notes=engine.facts.notes)
+            log.info("the worker is ready", address=address, base=str(source.served), notes=engine.facts.notes)
             await _listen(service, address, stop, config.worker.shutdown_seconds, steps)
             return 1 if steps.died else 0
 

@@ -286,4 +286,7 @@ def server_info(engine: Engine, base: str, source: sources.Source) -> pb.GetServ
         version=genome.__version__,
         pid=os.getpid(),
         notes=facts.notes,
+        served_base=source.served.path,
+        served_fingerprint=source.served.fingerprint,
+        quantisation=str(source.served.quantisation),
     )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genome import lora
+from genome import adapters, lora
+from genome.bases import Described
 from genome.errors import InvalidAdapter, InvalidInput, NotFound
 
 
@@ -29,7 +30,14 @@ class Source:
 
     roots: tuple[Path, ...]
     """Resolved directories."""
-    base_fingerprint: str
+    base: Described
+    """The base adapters are made for."""
+    served: Described
+    """Whose weights are computed with: the base, or a copy of it in another precision."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        return self.base.fingerprint
 
     def locate(self, path: str) -> Path:
         """The real path of an adapter, links followed. Raises OutsideRoots or NotFound."""
@@ -66,14 +74,16 @@ class Source:
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
             made_for, sha256, xxh3 = (str(manifest.get(key, "")) for key in ("base_fingerprint", "digest", "xxh3"))
+            origin = adapters.origin(manifest) if made_for != self.base_fingerprint else ""
         except (FileNotFoundError, NotADirectoryError):
             return None  # not made by us: names and shapes are all there is to check
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
             raise InvalidAdapter(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
-        if made_for != self.base_fingerprint:
+        if origin:
+            here = "" if self.served == self.base else f", served as {self.served}"
             raise WrongBase(
-                f"{path} was made for another base (fingerprint {made_for[:12]}…, here {self.base_fingerprint[:12]}…)",
-                "Serve that base, or train on this one",
+                f"{path} was made for another base: {origin}; here it is {self.base}{here}",
+                "Serve that base, or train on this one; a copy of the base is named by training.base or worker.base",
             )
         return lora.Digests(sha256, xxh3) if sha256 and xxh3 else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +76,25 @@ def deploy(
         f"promotion {promotion.number} of {promotion.persona}: {adapter} is to be served; a running daemon does it now"
     )
     options.answer(promotion.model_dump(), json, text)
+
+
+@app.command(epilog="Example: genome adapter export helper-ai/typescript-v1.3 --format mlx --to ./typescript-mlx")
+def export(
+    adapter: Annotated[str, typer.Argument(help="Id of an adapter of this home.")],
+    to: Annotated[Path, typer.Option(help="The directory to write; it must not be there yet.")],
+    form: Annotated[
+        Literal["peft", "mlx"],
+        typer.Option("--format", help="peft: as it lies here, for PEFT, vLLM and others. mlx: for mlx-lm."),
+    ] = "peft",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write an adapter out for other programs."""
+    from daemon import actions
+
+    made = actions.export_adapter(options.existing(home), adapter, form, to)
+    said = {"adapter": made.id, "format": form, "path": str(to), "base": made.base}
+    options.answer(said, json, f"{made.id} lies in {to}, to be used with {made.base}")
 
 
 @app.command(epilog="Example: genome adapter rollback --persona helper-ai")
@@ -161,6 +180,7 @@ def blame(
 ) -> None:
     """Where a version came from: its parents, batch, job and verdict, and every signal it was trained on."""
     from genome import provenance
+    from genome.adapters import origin
 
     at = options.existing(home)
     found = provenance.of_adapter(at, adapter)
@@ -169,6 +189,7 @@ def blame(
     made, verdict = found.manifest, found.verdict
     print(f"adapter  {made.id}, trained on {len(made.signals)} signals")
     print(f"parents  {', '.join(found.parents) or 'none: from the base'}")
+    print(f"base     {origin(made.model_dump())}")
     print(f"batch    {made.batch or '-'}, job {made.job or '-'}" + (f", from {made.origin}" if made.origin else ""))
     print(f"verdict  {'promote: ' if verdict and verdict.promote else ''}{verdict.reason if verdict else 'not kept'}")
     if found.tainted:

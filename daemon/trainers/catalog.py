@@ -25,15 +25,17 @@ class Entry:
     module: str
     packages: tuple[str, ...] = ()
     extra: str = ""
+    library: str = ""
+    """torch or mlx: whose weights it reads. Empty: not known."""
 
     def missing(self) -> list[str]:
         return [package for package in self.packages if find_spec(package) is None]
 
 
 TRAINERS = {
-    "torch": Entry("daemon.trainers.torch_lora", ("torch", "transformers", "peft"), "torch"),
-    "mlx": Entry("daemon.trainers.mlx_lora", ("mlx", "mlx_lm"), "mlx"),
-    "unsloth": Entry("daemon.trainers.unsloth_lora", ("torch", "unsloth", "trl"), "unsloth"),
+    "torch": Entry("daemon.trainers.torch_lora", ("torch", "transformers", "peft"), "torch", "torch"),
+    "mlx": Entry("daemon.trainers.mlx_lora", ("mlx", "mlx_lm"), "mlx", "mlx"),
+    "unsloth": Entry("daemon.trainers.unsloth_lora", ("torch", "unsloth", "trl"), "unsloth", "torch"),
 }
 
 
@@ -42,9 +44,7 @@ def resolve(name: str) -> str:
 
     ``auto`` is mlx on Apple silicon, unsloth where there is an NVIDIA GPU, torch elsewhere and where those are absent.
     """
-    if name == "auto":
-        preferred = _preferred()
-        name = "torch" if TRAINERS[preferred].missing() else preferred
+    name = _named(name)
     entry = _entry(name)
     if missing := entry.missing():
         raise InvalidConfig(
@@ -52,6 +52,11 @@ def resolve(name: str) -> str:
             f"Run: pip install 'genome[{entry.extra}]'",
         )
     return name
+
+
+def library(name: str) -> str:
+    """torch or mlx: whose weights the trainer reads that ``name`` means. Empty where that is not known."""
+    return _entry(_named(name)).library
 
 
 def command(name: str, job_directory: Path, checkpoint_directory: Path) -> list[str]:
@@ -63,6 +68,13 @@ def command(name: str, job_directory: Path, checkpoint_directory: Path) -> list[
 def names() -> list[str]:
     """Every name ``resolve`` takes."""
     return ["auto", *TRAINERS, *sorted(point.name for point in entry_points(group=ENTRY_POINTS))]
+
+
+def _named(name: str) -> str:
+    if name != "auto":
+        return name
+    preferred = _preferred()
+    return "torch" if TRAINERS[preferred].missing() else preferred
 
 
 def _entry(name: str) -> Entry:

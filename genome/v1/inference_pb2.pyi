@@ -357,7 +357,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("engine", "base", "base_fingerprint", "device", "dtype", "context_tokens", "in_flight", "generation", "adapter_roots", "user_turn", "user_turn_end", "version", "pid", "notes")
+    __slots__ = ("engine", "base", "base_fingerprint", "device", "dtype", "context_tokens", "in_flight", "generation", "adapter_roots", "user_turn", "user_turn_end", "version", "pid", "notes", "served_base", "served_fingerprint", "quantisation")
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     BASE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -372,6 +372,9 @@ class GetServerInfoResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    SERVED_BASE_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    QUANTISATION_FIELD_NUMBER: _ClassVar[int]
     engine: str
     base: str
     base_fingerprint: str
@@ -386,4 +389,7 @@ class GetServerInfoResponse(_message.Message):
     version: str
     pid: int
     notes: str
-    def __init__(self, engine: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., context_tokens: _Optional[int] = ..., in_flight: _Optional[int] = ..., generation: _Optional[int] = ..., adapter_roots: _Optional[_Iterable[str]] = ..., user_turn: _Optional[str] = ..., user_turn_end: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., notes: _Optional[str] = ...) -> None: ...
+    served_base: str
+    served_fingerprint: str
+    quantisation: str
+    def __init__(self, engine: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., context_tokens: _Optional[int] = ..., in_flight: _Optional[int] = ..., generation: _Optional[int] = ..., adapter_roots: _Optional[_Iterable[str]] = ..., user_turn: _Optional[str] = ..., user_turn_end: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., notes: _Optional[str] = ..., served_base: _Optional[str] = ..., served_fingerprint: _Optional[str] = ..., quantisation: _Optional[str] = ...) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import structlog
 from mlx.utils import tree_map_with_path
 from mlx_lm.utils import load_model
 
+from genome import mlx_format
 from genome.config import Worker
 from genome.errors import GenomeError, InvalidConfig
 from genome.lora import Lora
@@ -126,7 +126,7 @@ def load(base: Path, settings: Worker) -> MlxEngine:
     device = _device(settings.device)
     with mx.stream(device):
         try:
-            model, config = load_model(base, model_config=_older_names(json.loads((base / "config.json").read_bytes())))
+            model, config = load_model(base, model_config=mlx_format.config(base))
             ends = config.get("eos_token_id")
             tokenizer = TemplateTokenizer(base, ends)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -142,17 +142,6 @@ def load(base: Path, settings: Worker) -> MlxEngine:
         raise
     except Exception as error:  # whatever the library raises over a base it loads but cannot run
         raise InvalidConfig(f"mlx-lm cannot run {base}: {type(error).__name__}: {error}") from error
-
-
-def _older_names(config: dict[str, Any]) -> dict[str, Any]:
-    """What transformers 5 writes as ``rope_parameters``, under the names the library reads; else it takes defaults."""
-    rope = config.get("rope_parameters") or {}
-    older = {name: rope[name] for name in ("rope_theta", "partial_rotary_factor") if name in rope}
-    if rope.get("rope_type", "default") != "default":
-        older["rope_scaling"] = rope
-    if "text_config" in config:
-        older["text_config"] = config["text_config"] | _older_names(config["text_config"])
-    return {name: value for name, value in older.items() if name == "text_config" or config.get(name) is None}
 
 
 def _cast(model: Any, dtype: mx.Dtype) -> None:

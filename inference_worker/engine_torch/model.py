@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as library_logging
 
+from genome import bases
 from genome.config import Worker
 from genome.errors import InvalidConfig
 from genome.lora import Lora
@@ -116,16 +117,27 @@ def load(base: Path, settings: Worker) -> TorchEngine:
     device = _device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else _dtype(device)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
-        )
+        model = _model(base, getattr(torch, dtype), device)
         ends = model.generation_config.eos_token_id
         tokenizer = TemplateTokenizer(base, ends)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InvalidConfig(f"{base} cannot be loaded as a language model: {str(error).splitlines()[0]}") from error
-    model = model.to(device).eval().requires_grad_(False)
+    except (OSError, ValueError, KeyError, ImportError, NotImplementedError, SafetensorError) as error:
+        complaint = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidConfig(f"{base} cannot be loaded as a language model: {complaint}") from error
+    model = model.eval().requires_grad_(False)
     made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return TorchEngine(model, tokenizer, context_tokens(made_for, settings))
+
+
+def _model(base: Path, dtype: torch.dtype, device: str) -> Any:
+    """The base as plain linear layers: weights that are quantised are multiplied out, as adapters lie beside them."""
+    quantised = bases.quantisation(base).method != "none"
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, local_files_only=True, use_safetensors=True, device_map={"": device} if quantised else None
+    )
+    if not quantised:
+        return model.to(device)
+    log.warning("a quantised base is served multiplied out, in full size", base=str(base), dtype=str(dtype))
+    return model.dequantize(dtype)
 
 
 @torch.inference_mode()

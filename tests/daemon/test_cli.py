@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from daemon import cli
 from daemon.cli import options
-from genome import batches, config, files, intake, jobs, pending, registry
+from genome import batches, config, files, intake, jobs, lora, pending, registry
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import EXIT_UNEXPECTED, GenomeError, exit_code
@@ -199,6 +199,30 @@ def test_prune_says_what_it_would_do_and_does_it(
     assert json.loads(genome("prune", "--json")[1])["acts"] == would
     assert not any(Path(act["path"]).exists() for act in would)
     assert genome("prune")[1] == "there is nothing to do\n" and genome("fsck")[0] == 0
+
+
+def test_an_adapter_is_written_out_for_other_programs(
+    genome: Callable[..., Any], home: Home, signal: Any, drop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it lies here or as mlx-lm reads it, whole, into a directory that was not there; a damaged one stays here."""
+    whole_home.make(home, signal, drop, monkeypatch)
+    here, peft, mlx = home.adapter("helper/git-v1.1"), tmp_path / "peft", tmp_path / "out" / "mlx"
+    assert genome("adapter", "export", "helper/git-v1.1", "--to", str(peft))[0] == 0
+    assert {path.name: path.read_bytes() for path in peft.iterdir()} == {
+        path.name: path.read_bytes() for path in here.iterdir()
+    }
+    code, out, _ = genome("adapter", "export", "helper/git-v1.1", "--format", "mlx", "--to", str(mlx), "--json")
+    assert code == 0 and json.loads(out)["path"] == str(mlx)
+    ((path, theirs),), ((same, ours),) = lora.read(mlx).modules.items(), lora.read(here).modules.items()
+    assert path == same and theirs.scaling == ours.scaling
+    assert bytes(theirs.a.data) == bytes(ours.a.data) and bytes(theirs.b.data) == bytes(ours.b.data)
+    assert genome("adapter", "export", "helper/git-v1.1", "--format", "mlx", "--to", str(mlx))[0] == 5
+    assert genome("adapter", "export", "helper/git-v9.9", "--to", str(tmp_path / "none"))[0] == 4
+    weights = bytearray((here / lora.PEFT_WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (here / lora.PEFT_WEIGHTS).write_bytes(weights)
+    code, _, error = genome("adapter", "export", "helper/git-v1.1", "--to", str(tmp_path / "damaged"))
+    assert code == 3 and "changed since it was made" in error and not (tmp_path / "damaged").exists()
 
 
 def test_history_says_who_when_why_and_by_which_numbers(

@@ -162,11 +162,17 @@ class RunningWorker:
 
 @asynccontextmanager
 async def running(
-    engine: Engine, base_path: Path, roots: tuple[Path, ...], socket: Path, **settings: Any
+    engine: Engine,
+    base_path: Path,
+    roots: tuple[Path, ...],
+    socket: Path,
+    served: bases.Described | None = None,
+    **settings: Any,
 ) -> AsyncIterator[RunningWorker]:
     """The worker's own composition around a loaded engine, with a clock the test turns."""
     clock = Clock()
-    source = Source(tuple(root.resolve() for root in roots), bases.fingerprint(base_path))
+    described = bases.describe(base_path)
+    source = Source(tuple(root.resolve() for root in roots), described, served or described)
     configured = Worker(**settings)
     adapters = Adapters(engine, source, 30.0, clock, configured.adapter_memory_mb << 20)
     with stepping(engine, configured, asyncio.Event()) as steps:

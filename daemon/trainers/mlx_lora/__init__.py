@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genome import blas
+from genome import blas, copies
 
 if TYPE_CHECKING:
     from daemon.trainers.mlx_lora.trainer import MlxTrainer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def load(job: Job) -> MlxTrainer:
     """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
+    copies.check_readable(Path(job.base), "mlx")
     if not blas.prefer_fast():  # works only before MLX is imported
         print(blas.SLOW, file=sys.stderr)
     from daemon.trainers.mlx_lora import trainer

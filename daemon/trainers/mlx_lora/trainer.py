@@ -22,7 +22,7 @@ from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
 from daemon.trainers.mlx_lora.layers import LoraLinear
 from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
-from genome import bases, lora, tensors
+from genome import bases, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.jobs import Beside, Job, TrainingSettings
 
@@ -118,7 +118,7 @@ def load(job: Job) -> MlxTrainer:
     settings, base = job.settings, Path(job.base)
     mx.random.seed(settings.seed)
     try:
-        model, _ = load_model(base)
+        model, _ = load_model(base, model_config=mlx_format.config(base))
     except ValueError as error:
         raise InvalidConfig(f"mlx-lm cannot load {base}: {error}", 'Try training.trainer = "torch"') from error
     model.freeze()
@@ -134,7 +134,7 @@ def load(job: Job) -> MlxTrainer:
         for block in {type(block): block for block in model.layers}.values():  # it changes the class
             grad_checkpoint(block)
     model.train()
-    return MlxTrainer(model, layers, job.base, settings)
+    return MlxTrainer(model, layers, job.copy_of or job.base, settings)
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Module]:

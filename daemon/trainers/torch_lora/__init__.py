@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from genome import copies
 
 if TYPE_CHECKING:
     from daemon.trainers.torch_lora.trainer import TorchTrainer
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 def load(job: Job) -> TorchTrainer:
     """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
+    copies.check_readable(Path(job.base), "torch")
     from daemon.trainers.torch_lora import trainer
 
     return trainer.load(job)

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genome import lora
+from genome import lora, tensors
 from genome.jobs import Beside
 
 ADAPTER = "default"
@@ -47,8 +47,10 @@ def apply_beside(model: PeftModel, entries: Sequence[Beside]) -> None:
     ups: dict[str, list[Tensor]] = {}
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
-            downs.setdefault(path, []).append(torch.from_numpy(factors.a.as_float32()))
-            ups.setdefault(path, []).append(torch.from_numpy(factors.b.as_float32()) * (entry.scale * factors.scaling))
+            downs.setdefault(path, []).append(torch.from_numpy(tensors.floats(factors.a)).float())
+            ups.setdefault(path, []).append(
+                torch.from_numpy(tensors.floats(factors.b)).float() * (entry.scale * factors.scaling)
+            )
     for path in downs:
         if path not in found:
             print(f"{path} of an adapter beside is not applied: nothing is trained there", file=sys.stderr)

@@ -19,6 +19,8 @@ from daemon.trainers.examples import Distributions
 from daemon.trainers.torch_lora import attention, linear
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
+from genome import bases
+from genome.errors import InvalidConfig
 from genome.jobs import Job, TrainingSettings
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -71,8 +73,7 @@ def load(job: Job) -> TorchTrainer:
     logging.disable_progress_bar()
     torch.set_num_threads(job.settings.threads)
     torch.manual_seed(job.settings.seed)
-    device = _device()
-    base = AutoModelForCausalLM.from_pretrained(job.base, dtype=_dtype(job.settings, device)).to(device)
+    base = _base(Path(job.base), job.settings, _device())
     packed = attention.install(base)
     if not packed:
         print("this base cannot learn from rows without padding: its rows are padded", file=sys.stderr)
@@ -84,13 +85,25 @@ def load(job: Job) -> TorchTrainer:
     return TorchTrainer(model.train(), job.settings, packed)
 
 
+def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Module:
+    """The frozen base. A quantised one is laid on its device as it is read, and PEFT lays its own layers over it."""
+    quantised = bases.quantisation(path).method != "none"
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            path, dtype=_dtype(settings, device), device_map={"": device} if quantised else None
+        )
+    except ImportError as error:  # a package for a method that is not known here
+        raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model if quantised else model.to(device)
+
+
 def _new(base: nn.Module, job: Job) -> PeftModel:
     config = LoraConfig(
         r=job.settings.rank,
         lora_alpha=job.settings.alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=job.base,
+        base_model_name_or_path=job.copy_of or job.base,
     )
     return get_peft_model(base, config)
 

@@ -137,8 +137,8 @@ class Runner:
         await anyio.to_thread.run_sync(directory.record, Event(event="started"))
         self.announcer.tell("training_started", job=job.id, trainer=job.trainer)
         command = self.command(job.trainer, directory.path, checkpoints)
-        threads = {"OMP_NUM_THREADS": str(job.settings.threads)}
-        async with process.spawn(command, lock, directory.log, threads) as child:
+        told = {"OMP_NUM_THREADS": str(job.settings.threads), **catalog.environment(job.trainer, self.config)}
+        async with process.spawn(command, lock, directory.log, told) as child:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._stop_when_asked, directory, child)

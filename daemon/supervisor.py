@@ -30,6 +30,7 @@ from daemon.planner import Planner
 from daemon.pruner import Pruner
 from daemon.runner import Claims, Runner
 from daemon.searcher import Searcher
+from daemon.trainers import catalog
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
@@ -236,6 +237,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
     alarms["monitor"].rest_seconds = monitor.REST_SECONDS
     announcer, said = Announcer(), Feedback(home, config.longest_window_days)
     buffer = Buffer(home, config.intake)
+    train = partial(catalog.command, program=config.training.command)
     await anyio.to_thread.run_sync(buffer.load)
     return Supervisor(
         home=home,
@@ -246,7 +248,9 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
         planner=Planner(
             home, config, base, fingerprint, worker, announcer, to_run, said.samples, partial(orders.rebuild, home)
         ),
-        runners=tuple(Runner(home, config, announcer, alarms["gate"], name=name, claims=claims) for name in runners),
+        runners=tuple(
+            Runner(home, config, announcer, alarms["gate"], train, name=name, claims=claims) for name in runners
+        ),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),
         deployer=Deployer(home, worker, announcer),
         monitor=Monitor(home, config, announcer, alarms["deployer"]),

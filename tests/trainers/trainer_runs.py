@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,17 @@ def write_job(
     return directory
 
 
-def run_trainer(trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False) -> Outcome:
-    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step."""
+def run_trainer(
+    trainer: str,
+    job: Path,
+    checkpoints: Path,
+    stop_at_first_step: bool = False,
+    stop_when: Callable[[Event], bool] | None = None,
+) -> Outcome:
+    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
+    has said something."""
+    if stop_at_first_step:
+        stop_when = lambda event: event.loss is not None  # noqa: E731
     log = job / "log.txt"
     events = []
     with log.open("ab") as stderr:
@@ -73,7 +82,7 @@ def run_trainer(trainer: str, job: Path, checkpoints: Path, stop_at_first_step: 
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))
-        if stop_at_first_step and events[-1].loss is not None:
-            stop_at_first_step = False
+        if stop_when is not None and stop_when(events[-1]):
+            stop_when = None
             process.terminate()
     return Outcome(process.wait(), events, checkpoints, log.read_text())

@@ -134,9 +134,9 @@ class Runner:
         checkpoints = self.home.checkpoints(job.id)
         lock, grace = checkpoints / "lock", self.config.daemon.shutdown_seconds
         await anyio.to_thread.run_sync(process.end_leftover, lock, grace)
+        command = self.command(job.trainer, directory.path, checkpoints)  # a trainer that is not there was not started
         await anyio.to_thread.run_sync(directory.record, Event(event="started"))
         self.announcer.tell("training_started", job=job.id, trainer=job.trainer)
-        command = self.command(job.trainer, directory.path, checkpoints)
         told = {"OMP_NUM_THREADS": str(job.settings.threads), **catalog.environment(job.trainer, self.config)}
         async with process.spawn(command, lock, directory.log, told) as child:
             try:

@@ -171,7 +171,8 @@ def serving() -> Iterator[Service]:
             with service.lock:
                 service.asked.append(asked)
                 fault = service.fault(asked)
-                status, value = (fault, refusal(14, "try later")) if fault and fault > 0 else (0, "")
+                words = f"not now, {asked.headers.get('Authorization')}"  # some servers repeat what they refuse
+                status, value = (fault, refusal(14, words)) if fault and fault > 0 else (0, "")
                 if fault is None or fault < 0:
                     status, value = service.answer(asked)
             if fault is not None and fault <= 0:

@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 from fireworks_server import ACCOUNT, KEY, Service, serving
+from fixed import NOW
 from trainer_runs import Outcome, question, run_trainer, write_job
 
+from daemon import orders, supervisor
+from daemon.runner import TrainerFailed
 from daemon.trainers import catalog
 from daemon.trainers.fireworks import transfer
 from daemon.trainers.fireworks.api import Api
-from genome import lora
-from genome.config import Config, Fireworks
+from genome import adapters, bases, batches, lora
+from genome.buffer import Buffer
+from genome.config import Config, Fireworks, Intake
 from genome.errors import InvalidConfig
 from genome.jobs import EXIT_STOPPED, Event, Example, JobDirectory, TrainingSettings
+from genome.layout import Home
+from genome.lines import from_signal
 from genome.lora import Factors, Lora
 from genome.tensors import Tensor
 
@@ -143,16 +149,36 @@ def test_what_was_uploaded_is_removed_when_the_job_has_ended(service: Service, t
     assert service.of("datasets") == {}
 
 
-def test_nothing_of_the_key_is_written(service: Service, train: Callable[..., Outcome], tmp_path: Path) -> None:
-    """Into no file of the home, whether it works or the service repeats the key it refuses; nor a signed address."""
-    service.faults = [("GET supervised", 503)]
-    train()
-    service.faults = [("GET", 401)]
-    said = [*train().events]
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            assert KEY.encode() not in path.read_bytes() and b"signature=secret" not in path.read_bytes(), path
-    assert KEY not in "".join(event.model_dump_json() for event in said)
+@pytest.mark.anyio
+async def test_through_the_daemon_nothing_of_the_key_is_written(
+    service: Service, settings: Fireworks, home: Home, signal: Callable[..., Any], base_path: Path
+) -> None:
+    """Ordered, failed, tried again, installed: no file of the home and no event has the key, though the service repeats
+    it with a refusal, nor a signed address."""
+    training = {"trainer": "fireworks", "anchor_weight": 0}
+    config = Config.model_validate({"base": str(base_path), "training": training, "fireworks": settings.model_dump()})
+    Buffer(home, Intake()).accept([from_signal(signal(number)) for number in range(10)], NOW)
+    batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
+    assert batch is not None
+    job = orders.order(home, config, batch, base_path, bases.fingerprint(base_path))
+    made = await supervisor.compose(home, config, None, base_path, "f" * 64)  # type: ignore[arg-type]
+    told: list[Any] = []
+    made.announcer.listeners.append(told.append)
+    service.faults = [("GET supervised", 503), ("GET supervised", 401)]
+    with pytest.raises(TrainerFailed, match=r"\[key\]"):
+        await made.runners[0].step()
+    await made.runners[0].step()
+    assert adapters.manifest(home, "helper/git-v1.0").trainer == "fireworks"
+    assert "remote_job" in JobDirectory(home.active_jobs / job.id).events_file.read_text()
+    files = [path for path in home.root.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for secret in (KEY, "signature=secret"):
+        assert not [path for path in files if secret.encode() in path.read_bytes()] and secret not in repr(told)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def test_a_signed_address_gets_no_key(service: Service, train: Callable[..., Outcome]) -> None:

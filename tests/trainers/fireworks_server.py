@@ -41,13 +41,13 @@ class Service:
     adapter: dict[str, bytes] = field(default_factory=dict)
     """The files of the model a job makes."""
     faults: list[tuple[str, int]] = field(default_factory=list)
-    """(beginning of ``METHOD path``, status) of requests that fail once; 0: the connection is dropped, and -1: after
-    the request was carried out."""
+    """(beginning of ``METHOD path``, status) of requests that fail once; 0: the connection is dropped; -1: after the
+    request was carried out; -2: likewise, once it is ``released``."""
     asked: list[Asked] = field(default_factory=list)
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
-    looked: threading.Event = field(default_factory=threading.Event)
-    """Set when a job was looked at."""
+    carried_out: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     root: str = ""
 
@@ -110,7 +110,6 @@ class Service:
                 self.resources[f"models/{model}"]["state"] = "READY"
                 for name, data in self.adapter.items():
                     self.stored[f"/storage/models/{model}/{name}"] = data
-            self.looked.set()
             return 200, {**found, **now}
         return 200, found
 
@@ -175,6 +174,9 @@ def serving() -> Iterator[Service]:
                 status, value = (fault, refusal(14, words)) if fault and fault > 0 else (0, "")
                 if fault is None or fault < 0:
                     status, value = service.answer(asked)
+            if fault == -2:
+                service.carried_out.set()
+                service.released.wait()
             if fault is not None and fault <= 0:
                 self.close_connection = True
                 return
@@ -195,6 +197,7 @@ def serving() -> Iterator[Service]:
     thread.start()
     service.root = f"http://127.0.0.1:{http.server_address[1]}"
     yield service
+    service.released.set()
     http.shutdown()
     thread.join()
     http.server_close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def settings(service: Service) -> Fireworks:
 def order(base_path: Path, tmp_path: Path) -> Path:
     """A job of three signals and an anchor."""
     return write_job(tmp_path / "jobs" / "job-1", base_path, SIGNALS + ANCHORS, TrainingSettings(warmup_fraction=0.5))
+
+
+@pytest.fixture
+def environment(settings: Fireworks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the runner gives a trainer's process."""
+    for name, value in catalog.environment("fireworks", Config(base="base", fireworks=settings)).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -251,17 +259,18 @@ def test_stopped_it_goes_on_with_the_same_job(service: Service, train: Callable[
     assert len(service.requests("POST supervised")) == 1 and len(service.requests("POST datasets/")) == 1
 
 
-def test_a_process_that_died_before_it_heard_starts_no_second_job(
-    service: Service, train: Callable[..., Outcome], tmp_path: Path
+def test_a_process_killed_before_it_heard_starts_no_second_job(
+    service: Service, train: Callable[..., Outcome], order: Path, environment: None, tmp_path: Path
 ) -> None:
-    """The job's name is on disk before the service is asked for it."""
-    service.states = [RUNNING]
-    train(stop_when=lambda event: event.event == "checkpoint")
-    note = tmp_path / "checkpoints" / "fireworks.json"
-    note.write_text(note.read_text().replace('"started": true', '"started": false'))
-    service.states = [DONE]
+    """The job's name is on disk before the service is asked for it: the next process finds the job that was started."""
+    service.faults = [("POST supervised", -2)]
+    command = catalog.command("fireworks", order, tmp_path / "checkpoints")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        assert service.carried_out.wait(60)
+        process.kill()
+    assert not json.loads((tmp_path / "checkpoints" / "fireworks.json").read_bytes())["started"]
     assert train().status == 0
-    assert len(service.requests("POST supervised")) == 1
+    assert len(service.requests("POST supervised")) == 1 and len(service.of("supervisedFineTuningJobs")) == 1
 
 
 def test_a_job_that_failed_there_says_why_and_is_paid_once(

@@ -17,8 +17,8 @@ from trainer_runs import Outcome, question, run_trainer, write_job
 
 from daemon import orders, supervisor
 from daemon.runner import TrainerFailed
-from daemon.trainers import catalog
-from daemon.trainers.fireworks import transfer
+from daemon.trainers import catalog, child
+from daemon.trainers.fireworks import dataset, run, transfer
 from daemon.trainers.fireworks.api import Api
 from genome import adapters, bases, batches, lora
 from genome.buffer import Buffer
@@ -83,15 +83,31 @@ def environment(settings: Fireworks, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def train(order: Path, settings: Fireworks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """Runs the trainer's process on a job, as the runner does."""
+def start(order: Path, environment: None, tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs the trainer's process on the job, as the runner does."""
 
-    def one(job: Path = order, stop_when: Callable[[Event], bool] | None = None, **changed: Any) -> Outcome:
-        config = Config(base="base", fireworks=settings.model_copy(update=changed))
-        for name, value in catalog.environment("fireworks", config).items():
-            monkeypatch.setenv(name, value)
+    def one(stop_when: Callable[[Event], bool] | None = None) -> Outcome:
+        JobDirectory(order).record(Event(event="started"))
+        return run_trainer("fireworks", order, tmp_path / "checkpoints", stop_when=stop_when)
+
+    return one
+
+
+@pytest.fixture
+def train(order: Path, settings: Fireworks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The same within this process, without waiting between tries."""
+    said = tmp_path / "said"
+
+    def one(job: Path = order, **changed: Any) -> Outcome:
         JobDirectory(job).record(Event(event="started"))
-        return run_trainer("fireworks", job, tmp_path / "checkpoints", stop_when=stop_when)
+        monkeypatch.setenv(catalog.SETTINGS_VARIABLE, settings.model_copy(update=changed).model_dump_json())
+        monkeypatch.setattr(child, "Stop", lambda channel: None)
+        monkeypatch.setattr(run, "Api", lambda *given: Api(*given, sleep=lambda _: None))
+        with said.open("wb") as sink:
+            monkeypatch.setattr(child.Channel, "open", lambda: child.Channel(sink.fileno()))
+            status = run.run([str(job), str(tmp_path / "checkpoints")])
+        events = [Event.model_validate_json(line) for line in said.read_bytes().splitlines()]
+        return Outcome(status, events, tmp_path / "checkpoints", "")
 
     return one
 
@@ -102,10 +118,10 @@ def facts(outcome: Outcome) -> dict[str, Any]:
 
 
 def test_a_job_ends_in_the_adapter_the_service_made(
-    service: Service, train: Callable[..., Outcome], right: dict[str, bytes]
+    service: Service, start: Callable[..., Outcome], right: dict[str, bytes]
 ) -> None:
     """Uploaded, started, looked at, fetched and checked; how far it is comes from the service."""
-    outcome = train()
+    outcome = start()
     assert (outcome.status, outcome.events[-1].event) == (0, "finished"), outcome.log
     assert {path.name: path.read_bytes() for path in outcome.adapter.iterdir()} == right
     assert [event.step for event in outcome.events if event.model_extra and "remote_state" in event.model_extra] == [
@@ -201,40 +217,64 @@ def test_a_signed_address_gets_no_key(service: Service, train: Callable[..., Out
     "request_", ["GET datasets/", "POST datasets", "POST datasets/", "POST supervised", "GET models/", "GET /storage/"]
 )
 def test_what_passes_is_tried_again(
-    service: Service, settings: Fireworks, order: Path, tmp_path: Path, status: int, request_: str,
-    in_process: Callable[..., int],
+    service: Service, tmp_path: Path, status: int, request_: str,
+    train: Callable[..., Outcome],
 ) -> None:  # fmt: skip
     """503, 429 and a dropped connection, at any request."""
     service.faults = [(request_, status)]
-    assert in_process() == 0
+    assert train().status == 0
     assert service.faults == [] and (tmp_path / "checkpoints" / "adapter").is_dir()
 
 
 @pytest.mark.parametrize("request_", ["POST datasets", "POST datasets/", "POST supervised"])
 def test_an_answer_that_was_lost_makes_nothing_twice(
-    service: Service, in_process: Callable[..., int], request_: str
+    service: Service, train: Callable[..., Outcome], request_: str
 ) -> None:
     """Carried out, and the connection dropped before the answer: there is one dataset and one job."""
     service.faults = [(request_, -1)]
-    assert in_process() == 0
+    assert train().status == 0
     assert len(service.of("supervisedFineTuningJobs")) == 1 and len(service.requests("POST datasets/")) == 1
 
 
-@pytest.fixture
-def in_process(order: Path, settings: Fireworks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The trainer's life in this process, without waiting between tries."""
-    from daemon.trainers import child
-    from daemon.trainers.fireworks import run as module
+def test_a_service_that_does_not_answer_is_asked_again(service: Service, train: Callable[..., Outcome]) -> None:
+    """No answer within timeout_seconds is a try that failed, not the end and not a wait for ever."""
+    service.faults = [("GET models/", -2)]
+    assert train(timeout_seconds=1.0).status == 0 and service.carried_out.is_set()
 
-    def one() -> int:
-        monkeypatch.setenv(catalog.SETTINGS_VARIABLE, settings.model_dump_json())
-        monkeypatch.setattr(child, "Stop", lambda channel: None)
-        monkeypatch.setattr(child.Channel, "open", lambda: child.Channel(sink.fileno()))
-        monkeypatch.setattr(module, "Api", lambda *given: Api(*given, sleep=lambda _: None))
-        with (tmp_path / "said").open("ab") as sink:
-            return module.run([str(order), str(tmp_path / "checkpoints")])
 
-    return one
+def test_a_service_that_stays_away_fails_the_job_for_now(service: Service, train: Callable[..., Outcome]) -> None:
+    """After max_retries further tries the reason is the service's; the runner's next try goes on from there."""
+    service.states = [RUNNING, DONE]
+    service.faults = [("GET models/", 503)] * 4
+    outcome = train(max_retries=3)
+    last = outcome.events[-1]
+    assert outcome.status == 1
+    assert last.event == "failed" and "failed 4 times: 503: not now" in (last.reason or "")
+    assert train(max_retries=3).status == 0 and len(service.requests("POST supervised")) == 1
+
+
+@pytest.mark.parametrize("state", ["PAUSED", "RE_QUEUEING", "WRITING_RESULTS", "SOMETHING_NEW", "UNSPECIFIED"])
+def test_a_job_that_has_not_ended_is_looked_at_again(
+    service: Service, train: Callable[..., Outcome], state: str
+) -> None:
+    """Also in a state that nobody knew when this was written."""
+    service.states = [{"state": f"JOB_STATE_{state}"}] * 3 + [DONE]
+    assert train().status == 0 and len(service.requests("GET supervisedFineTuningJobs/")) == 5
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED", "DELETED"])
+def test_a_job_that_was_ended_by_somebody_fails(service: Service, train: Callable[..., Outcome], state: str) -> None:
+    """Cancelled at the service, it is over here."""
+    service.states = [RUNNING, {"state": f"JOB_STATE_{state}"}]
+    outcome = train()
+    assert outcome.status == 1 and f"ended as {state}: it gives no reason" in (outcome.events[-1].reason or "")
+
+
+def test_what_is_only_measured_on_stays_here() -> None:
+    """Anchors, and signals that are never trained on."""
+    measured = SIGNALS[0].model_copy(update={"id": "measured", "validation": True})
+    data = dataset.prepare([*SIGNALS, measured, *ANCHORS])
+    assert (len(data.lines), data.kept_here, data.left_out) == (3, 2, 0)
 
 
 def test_a_refused_key_names_the_variable(service: Service, train: Callable[..., Outcome], monkeypatch: Any) -> None:
@@ -248,19 +288,19 @@ def test_a_refused_key_names_the_variable(service: Service, train: Callable[...,
     assert "FIREWORKS_API_KEY is not set" in (outcome.events[-1].reason or "") and len(service.asked) == 1
 
 
-def test_stopped_it_goes_on_with_the_same_job(service: Service, train: Callable[..., Outcome]) -> None:
+def test_stopped_it_goes_on_with_the_same_job(service: Service, start: Callable[..., Outcome]) -> None:
     """TERM ends the process, not the training: the next one looks at the job that there is."""
     service.states = [RUNNING]
-    stopped = train(stop_when=lambda event: bool(event.model_extra and event.model_extra.get("remote_state")))
+    stopped = start(stop_when=lambda event: bool(event.model_extra and event.model_extra.get("remote_state")))
     assert (stopped.status, stopped.events[-1].event) == (EXIT_STOPPED, "stopped")
     service.states = [DONE]
-    continued = train()
+    continued = start()
     assert continued.status == 0 and continued.adapter.is_dir()
     assert len(service.requests("POST supervised")) == 1 and len(service.requests("POST datasets/")) == 1
 
 
 def test_a_process_killed_before_it_heard_starts_no_second_job(
-    service: Service, train: Callable[..., Outcome], order: Path, environment: None, tmp_path: Path
+    service: Service, start: Callable[..., Outcome], order: Path, tmp_path: Path
 ) -> None:
     """The job's name is on disk before the service is asked for it: the next process finds the job that was started."""
     service.faults = [("POST supervised", -2)]
@@ -269,7 +309,7 @@ def test_a_process_killed_before_it_heard_starts_no_second_job(
         assert service.carried_out.wait(60)
         process.kill()
     assert not json.loads((tmp_path / "checkpoints" / "fireworks.json").read_bytes())["started"]
-    assert train().status == 0
+    assert start().status == 0
     assert len(service.requests("POST supervised")) == 1 and len(service.of("supervisedFineTuningJobs")) == 1
 
 
@@ -287,10 +327,12 @@ def test_a_job_that_failed_there_says_why_and_is_paid_once(
     assert train().status == 0 and len(service.of("supervisedFineTuningJobs")) == 2
 
 
-def test_a_job_that_was_removed_there_is_not_started_again(service: Service, train: Callable[..., Outcome]) -> None:
+def test_a_job_that_was_removed_there_is_not_started_again(
+    service: Service, train: Callable[..., Outcome], start: Callable[..., Outcome]
+) -> None:
     """It may have been paid already."""
     service.states = [RUNNING]
-    train(stop_when=lambda event: event.event == "checkpoint")
+    start(stop_when=lambda event: event.event == "checkpoint")
     (name,) = service.of("supervisedFineTuningJobs")
     del service.resources[f"supervisedFineTuningJobs/{name}"]
     outcome = train()

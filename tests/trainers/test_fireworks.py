@@ -286,6 +286,9 @@ def test_a_refused_key_names_the_variable(service: Service, train: Callable[...,
     monkeypatch.delenv("FIREWORKS_API_KEY")
     outcome = train()
     assert "FIREWORKS_API_KEY is not set" in (outcome.events[-1].reason or "") and len(service.asked) == 1
+    monkeypatch.setenv("FIREWORKS_API_KEY", "of two\nlines")
+    outcome = train()
+    assert "FIREWORKS_API_KEY holds something else" in (outcome.events[-1].reason or "") and len(service.asked) == 1
 
 
 def test_stopped_it_goes_on_with_the_same_job(service: Service, start: Callable[..., Outcome]) -> None:
@@ -352,7 +355,7 @@ def test_a_job_that_was_removed_there_is_not_started_again(
 def test_an_adapter_that_does_not_fit_is_refused(
     service: Service, train: Callable[..., Outcome], tmp_path: Path, spoilt: str, reason: str
 ) -> None:
-    """Nothing is left in the adapter's place, and the failure says what is wrong with it."""
+    """Nothing is left in the adapter's place, and the failure says what is wrong with it; it is not fetched again."""
     if spoilt == "garbage":
         service.adapter = {**service.adapter, "adapter_model.safetensors": b"<html>not found</html>"}
     elif spoilt == "pickle":
@@ -362,7 +365,9 @@ def test_an_adapter_that_does_not_fit_is_refused(
         service.adapter = adapter_files(tmp_path / "wrong", 6, 4, name)
     outcome = train()
     assert outcome.status == 1 and reason in (outcome.events[-1].reason or ""), outcome.events[-1]
-    assert not outcome.adapter.exists()
+    assert not outcome.adapter.exists() and service.of("datasets") == {}
+    looks = len(service.asked)
+    assert train().events[-1].reason == outcome.events[-1].reason and len(service.asked) == looks
 
 
 def test_a_large_dataset_goes_to_the_storage_in_one_piece(

@@ -42,10 +42,10 @@ class Api:
             raise InvalidConfig(f"fireworks.{lacking} is empty", f"Set {lacking} under [fireworks] in genome.toml")
         self.settings, self.alive, self.sleep = settings, alive, sleep
         self._key = os.environ.get(settings.key_env, "").strip()
-        if not self._key:
+        if not (self._key and self._key.isascii() and self._key.isprintable()):  # in no header, and so in no error
             raise InvalidConfig(
                 f"there is no key for {settings.url}: the environment variable {settings.key_env or '(none named)'} "
-                "is not set",
+                f"{'holds something else' if self._key else 'is not set'}",
                 "Set it in the daemon's environment, or name another one as fireworks.key_env",
             )
         self._client = httpx.Client(timeout=settings.timeout_seconds, verify=tls())

@@ -29,7 +29,7 @@ class Remote(Record):
     started: bool = False
     """Whether the service said that it has the job."""
     ended: str = ""
-    """Why it ended without a model."""
+    """Why it ended without an adapter that can be used."""
 
 
 def called(job: str) -> str:
@@ -51,7 +51,9 @@ def order(job: Job, settings: Fireworks, remote: Remote, signals: int, parent: l
     if rank > LARGEST_RANK or rank & (rank - 1):
         raise InvalidInput(
             f"the service trains no LoRA of rank {rank}, only of powers of 2 up to {LARGEST_RANK}",
-            "Set training.rank in genome.toml to one of them" if parent is None else "Begin anew: gate.ladder's fresh",
+            "Set training.rank in genome.toml to one of them"
+            if parent is None
+            else f"That is the rank of {job.parent}, which it goes on from: train here, or begin another domain",
         )
     begin = {"warmStartFrom": f"{account}/models/{parent_id(parent)}"} if parent else {"baseModel": settings.base_model}
     return {

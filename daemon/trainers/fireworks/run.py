@@ -40,7 +40,7 @@ WEIGHTS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class Ended(GenomeError):
-    """The job at the service came to its end without a model."""
+    """The job at the service came to its end without an adapter that can be used."""
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -138,25 +138,26 @@ class _Run:
                 return str(found.get("outputModel") or self.remote.id).rpartition("/")[2]
             if state in ENDED:
                 words = (found.get("status") or {}).get("message") or "it gives no reason"
-                raise Ended(
-                    f"the job {self.remote.id} at Fireworks ended as {state}: {self.api.shown(str(words))}",
-                    f"genome training start --job {self.directory.id} starts another one",
-                )
+                raise self._ended(f"ended as {state}: {self.api.shown(str(words))}")
             self.api.sleep(self.api.settings.poll_seconds)
 
     def _look(self) -> dict[str, Any]:
         try:
             return self.api.get(f"supervisedFineTuningJobs/{self.remote.id}")
         except NotFound as error:
-            raise Ended(
-                f"the job {self.remote.id} is no longer there: {error.args[0]}",
-                f"genome training start --job {self.directory.id} starts another one",
-            ) from error
+            raise self._ended(f"is no longer there: {error.args[0]}") from error
 
     def _fetch(self, model: str, job: Job) -> None:
-        with files.new_directory(self.checkpoints / ADAPTER) as aside:
-            transfer.fetch_adapter(self.api, model, aside)
-            check_base(lora.read(aside), bases.resolve(job.base))
+        try:
+            with files.new_directory(self.checkpoints / ADAPTER) as aside:
+                transfer.fetch_adapter(self.api, model, aside)
+                check_base(lora.read(aside), bases.resolve(job.base))
+        except InvalidAdapter as error:  # fetched again, it would be the same
+            raise self._ended(f"made an adapter that is unusable: {error}") from error
+
+    def _ended(self, how: str) -> Ended:
+        again = f"genome training start --job {self.directory.id} starts another one"
+        return Ended(f"the job {self.remote.id} at Fireworks {how}", again)
 
     def _clear(self, settings: Fireworks) -> None:
         """Takes back what was uploaded. That it fails is no reason to lose an adapter, and is said in the log."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from daemon import footprints, free_memory
 from daemon.free_memory import Memory
+from daemon.trainers import catalog
 from genome import jobs, memory
 from genome.config import Training
 from genome.errors import GenomeError
@@ -175,7 +176,9 @@ class Admission:
 
 
 def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
-    """None: the job's files cannot be read, of which its trainer tells."""
+    """None: it takes no memory here, or its files cannot be read, of which its trainer tells."""
+    if catalog.is_remote(job.trainer):
+        return None
     with suppress(GenomeError, OSError):
         settings = job.settings
         if job.parent_path:

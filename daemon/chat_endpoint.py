@@ -70,14 +70,14 @@ class ChatEndpoint:
             except _Transient as error:
                 if tried == self.max_retries:
                     raise Unavailable(f"{self.url} did not answer in {tried + 1} tries: {error}") from None
-                await self.sleep(_wait(tried, error.wait_seconds))
+                await self.sleep(wait_before(tried, error.wait_seconds))
         raise AssertionError("the last try returns or raises")
 
     async def _ask(self, body: dict[str, Any]) -> str:
         """One try. What the model has no such setting for is left out, once each, without counting as a try."""
         try:
             with anyio.fail_after(self.timeout_seconds):
-                async with httpx.AsyncClient(timeout=None, verify=_tls()) as client:
+                async with httpx.AsyncClient(timeout=None, verify=tls()) as client:
                     answer = await self._post(client, body)
                     while answer.status_code == 400 and _fit(body, answer):
                         answer = await self._post(client, body)
@@ -98,7 +98,7 @@ class ChatEndpoint:
 
     def _text(self, answer: httpx.Response) -> str:
         if answer.status_code >= 500 or answer.status_code in AGAIN:
-            raise _Transient(f"{answer.status_code}: {self._shown(answer.text)}", _asked_wait(answer))
+            raise _Transient(f"{answer.status_code}: {self._shown(answer.text)}", asked_wait(answer))
         if answer.status_code in (401, 403):
             raise InvalidConfig(
                 f"{self.url} refuses access: {self._shown(answer.text)}",
@@ -129,7 +129,7 @@ class ChatEndpoint:
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """Made once a process: reading the certificates takes longer than a question to a server nearby."""
     return httpx.create_ssl_context()
 
@@ -145,14 +145,15 @@ def _fit(body: dict[str, Any], refusal: httpx.Response) -> bool:
     return False
 
 
-def _asked_wait(answer: httpx.Response) -> float | None:
+def asked_wait(answer: httpx.Response) -> float | None:
+    """Seconds a server asks for before the next try."""
     try:
         return float(answer.headers.get("Retry-After", ""))
     except ValueError:
         return None
 
 
-def _wait(tried: int, asked: float | None) -> float:
+def wait_before(tried: int, asked: float | None) -> float:
     """Seconds before the next try. Spread, so that those who were refused together do not come back together."""
     longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tried)
     spread = random.uniform(longest / 2, longest)

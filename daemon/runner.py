@@ -184,13 +184,14 @@ class Runner:
 
     async def _process(self, directory: JobDirectory, job: Job, granted: Granted) -> int:
         checkpoints, grace = self.home.checkpoints(job.id), self.config.daemon.shutdown_seconds
+        command = self.command(job.trainer, directory.path, checkpoints)  # a trainer that is not there was not started
         started = Event.model_validate({"event": "started", **granted.facts})
         await anyio.to_thread.run_sync(directory.record, started)
         self._memory.waiting.pop(job.id, None)
         self.announcer.tell("training_started", job=job.id, persona=job.persona, domain=job.domain,
                             trainer=job.trainer, **granted.facts)  # fmt: skip
-        command = self.command(job.trainer, directory.path, checkpoints)
-        environment = {"OMP_NUM_THREADS": str(job.settings.threads), **granted.environment}
+        told = catalog.environment(job.trainer, self.config)
+        environment = {"OMP_NUM_THREADS": str(job.settings.threads), **granted.environment, **told}
         async with process.spawn(command, checkpoints / "lock", directory.log, environment) as child:
             try:
                 async with anyio.create_task_group() as group:

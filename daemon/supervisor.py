@@ -32,6 +32,7 @@ from daemon.pruner import Pruner
 from daemon.rehearser import Rehearser
 from daemon.runner import Claims, Runner
 from daemon.searcher import Searcher
+from daemon.trainers import catalog
 from daemon.worker_client import WorkerClient
 from genome import bases, batches, files, retraction
 from genome.buffer import Buffer
@@ -241,6 +242,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
     announcer, said = Announcer(), Feedback(home, config.longest_window_days)
     admission = Admission(config.training)
     buffer = Buffer(home, config.intake)
+    train = partial(catalog.command, program=config.training.command)
     await anyio.to_thread.run_sync(buffer.load)
     return Supervisor(
         home=home,
@@ -252,7 +254,7 @@ async def compose(home: Home, config: Config, worker: WorkerClient, base: Path, 
             home, config, base, fingerprint, worker, announcer, to_run, said.samples, partial(orders.rebuild, home)
         ),
         runners=tuple(
-            Runner(home, config, announcer, alarms["gate"], name=name, claims=claims, admission=admission)
+            Runner(home, config, announcer, alarms["gate"], train, name=name, claims=claims, admission=admission)
             for name in runners
         ),
         gate=Gate(home, config, worker, announcer, alarms["planner"], alarms["deployer"]),

@@ -88,7 +88,9 @@ class Training(Section, TrainingSettings):
     base: str = ""
     """A copy of the base in another precision, to train on; empty: the base itself."""
     trainer: str = "auto"
-    """auto, torch, mlx, unsloth."""
+    """auto, torch, mlx, unsloth, fireworks, command."""
+    command: tuple[str, ...] = ()
+    """With ``trainer = "command"``: program and arguments; the job's and the checkpoints' directory are appended."""
     replay_fraction: float = Field(0.5, ge=0)
     """Signals of earlier batches that are trained again beside a new one, ÷ the new batch's."""
     replay_half_life_days: float = Field(365.0, gt=0)
@@ -196,6 +198,37 @@ class Endpoint(Section):
         if self.url and not self.model:
             raise ValueError("a url needs a model")
         return self
+
+
+class Fireworks(Section):
+    """The account at Fireworks AI that trains with ``trainer = "fireworks"`` (docs/fireworks.md)."""
+
+    url: str = "https://api.fireworks.ai/v1"
+    account: str = ""
+    """The account's id, as in ``accounts/<id>``."""
+    base_model: str = ""
+    """``accounts/fireworks/models/<id>``: the same weights as ``base``."""
+    key_env: str = "FIREWORKS_API_KEY"
+    """Environment variable that holds the key."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """Of connecting, and of each piece read or written."""
+    max_retries: int = Field(6, ge=0)
+    """After timeouts, lost connections, 429 and 5xx."""
+    poll_seconds: float = Field(20.0, gt=0)
+    """Between looks at a job that trains."""
+    keep_dataset: bool = False
+    """Whether what was uploaded stays there when the job has ended."""
+
+    @field_validator("url")
+    @classmethod
+    def _addressed(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("begins with http:// or https://")
+        return url.rstrip("/")
+
+    def lacking(self) -> str:
+        """A key that is empty, and without which nothing can be trained."""
+        return next((name for name in ("account", "base_model") if not getattr(self, name)), "")
 
 
 class Feedback(Section):
@@ -307,6 +340,7 @@ class Config(Section):
     canary: Canary = Canary()
     prune: Prune = Prune()
     endpoint: Endpoint = Endpoint()
+    fireworks: Fireworks = Fireworks()
     alerts: Alerts = Alerts()
     personas: dict[str, Persona] = Field(default_factory=dict)
 
@@ -328,6 +362,15 @@ class Config(Section):
     @classmethod
     def _overridden(cls, given: Any) -> Any:
         return trigger_settings.spread(given)
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Config:
+        if self.training.trainer == "fireworks":
+            if lacking := self.fireworks.lacking():
+                raise ValueError(f'training.trainer = "fireworks" needs fireworks.{lacking}')
+            if self.fireworks.poll_seconds >= self.training.heartbeat_seconds:
+                raise ValueError("fireworks.poll_seconds must be below training.heartbeat_seconds")
+        return self
 
     @field_validator("personas")
     @classmethod
@@ -401,5 +444,5 @@ def _complaint(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{key} is no key of genome.toml (docs/configuration.md lists them)"
     if item["type"] == "value_error":  # ours, which quotes what was given
-        return f"{key}: {item['ctx']['error']}"
+        return f"{key}: {item['ctx']['error']}".removeprefix(": ")  # what two sections say together has no key
     return f"{key}: {item['msg']}, not {item['input']!r}"

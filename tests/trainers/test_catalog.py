@@ -67,6 +67,37 @@ def test_another_package_adds_a_trainer_by_an_entry_point(monkeypatch: pytest.Mo
     ]  # fmt: skip
 
 
+def test_a_command_line_is_a_trainer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its path or by a name on the PATH; it runs by the path it was found at."""
+    program = tmp_path / "mine"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    directories = (Path("/jobs/j"), Path("/checkpoints/j"))
+    started = [str(program), "--fast", "/jobs/j", "/checkpoints/j"]
+    assert catalog.resolve("command", [str(program)]) == "command" and "command" in catalog.names()
+    assert catalog.command("command", *directories, program=(str(program), "--fast")) == started
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert catalog.command("command", *directories, program=("mine", "--fast")) == started
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ((), r"training\.command names no program\. Set command = \["),
+        (("",), r"training\.command names no program"),
+        (("/nowhere/mine",), r"/nowhere/mine, is not there\. Give its whole path"),
+        (("no-such-program-here",), r"no-such-program-here, is not there\..*on the daemon's PATH"),
+        ((__file__,), r"test_catalog\.py, is not executable\. Run: chmod \+x"),
+    ],
+)
+def test_a_command_that_cannot_be_run_says_why(program: tuple[str, ...], reason: str) -> None:
+    """When a job is ordered, and when it is started."""
+    with pytest.raises(InvalidConfig, match=reason):
+        catalog.resolve("command", program)
+    with pytest.raises(InvalidConfig, match=reason):
+        catalog.command("command", Path("/jobs/j"), Path("/checkpoints/j"), program)
+
+
 def test_every_shipped_trainer_can_be_started_as_a_module() -> None:
     root = Path(catalog.__file__).parents[2]
     for entry in catalog.TRAINERS.values():

@@ -1,4 +1,5 @@
-"""What every trainer promises (docs/trainers.md), shown on each as a real child process on a small real base."""
+"""What every trainer promises (docs/trainers.md), shown on each that trains here, as a real child process on a small
+real base. One that trains at a service has a test of its own."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ class Trained:
     outcome: Outcome
 
 
-@pytest.fixture(scope="module", params=sorted(catalog.TRAINERS))
+@pytest.fixture(scope="module", params=sorted(name for name, entry in catalog.TRAINERS.items() if not entry.remote))
 def trainer(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if missing := catalog.TRAINERS[name].missing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,19 @@ def write_job(
 
 
 def run_trainer(
-    trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False, stop_at: int = 0, **environment: str
+    trainer: str,
+    job: Path,
+    checkpoints: Path,
+    stop_at_first_step: bool = False,
+    stop_at: int = 0,
+    stop_when: Callable[[Event], bool] | None = None,
+    **environment: str,
 ) -> Outcome:
     """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
-    has said that it made as many as ``stop_at``."""
+    has said that it made as many as ``stop_at``, or has said something."""
     stop_at = 1 if stop_at_first_step else stop_at
+    if stop_at:
+        stop_when = lambda event: (event.step or 0) >= stop_at  # noqa: E731
     log = job / "log.txt"
     events = []
     with log.open("ab") as stderr:
@@ -79,7 +87,7 @@ def run_trainer(
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))
-        if stop_at and (events[-1].step or 0) >= stop_at:
-            stop_at = 0
+        if stop_when is not None and stop_when(events[-1]):
+            stop_when = None
             process.terminate()
     return Outcome(process.wait(), events, checkpoints, log.read_text())

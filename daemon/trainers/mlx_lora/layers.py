@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx_lm.tuner.lora import LoRALinear
 
+from genome import tensors
 from genome.lora import Factors
+from genome.tensors import Tensor
 
 
 class LoraLinear(LoRALinear):
@@ -22,7 +25,7 @@ class LoraLinear(LoRALinear):
         self._beside: list[tuple[mx.array, mx.array]] = []
 
     def apply_beside(self, factors: Factors, scale: float) -> None:
-        down, up = mx.array(factors.a.as_float32()).T, mx.array(factors.b.as_float32()).T
+        down, up = array(factors.a).T, array(factors.b).T
         self._beside = [*self._beside, (down, up * (scale * factors.scaling))]
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -32,3 +35,8 @@ class LoraLinear(LoRALinear):
         for down, up in self._beside:
             output = output + ((x @ down) @ up).astype(x.dtype)
         return output
+
+
+def array(tensor: Tensor) -> mx.array:
+    """As float32."""
+    return mx.array(tensors.floats(tensor).astype(np.float32))

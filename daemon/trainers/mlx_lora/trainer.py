@@ -20,7 +20,7 @@ from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
-from daemon.trainers.mlx_lora.layers import LoraLinear
+from daemon.trainers.mlx_lora.layers import LoraLinear, array
 from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
 from genome import bases, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
@@ -157,7 +157,7 @@ def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
         if path not in linears:
             raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer")
         layer = LoraLinear(linears[path], factors.rank, factors.scaling)
-        layer.lora_a, layer.lora_b = mx.array(factors.a.as_float32()).T, mx.array(factors.b.as_float32()).T
+        layer.lora_a, layer.lora_b = array(factors.a).T, array(factors.b).T
         layers[path] = layer
     print(f"continuing {parent_path}: its rank and alpha stay", file=sys.stderr)
     return layers

@@ -1,0 +1,3 @@
+from daemon.trainers.fireworks.run import run
+
+raise SystemExit(run())

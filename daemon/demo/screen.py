@@ -84,7 +84,8 @@ class Screen:
             self.bar.start()
             self.task = self.bar.add_task("training", total=facts.get("steps"), loss=0.0)
         assert self.task is not None
-        self.bar.update(self.task, completed=facts.get("step"), loss=facts.get("loss") or 0.0)
+        newest = {"loss": facts["loss"]} if facts.get("loss") is not None else {}
+        self.bar.update(self.task, completed=facts.get("step"), **newest)
 
     def side_by_side(self, questions: Sequence[Signal], before: Sequence[Reply], after: Sequence[Reply]) -> None:
         drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 1, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,16 +63,13 @@ def write_job(
     return directory
 
 
-def run_trainer(
-    trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False, **environment: str
-) -> Outcome:
+def run_trainer(trainer: str, job: Path, checkpoints: Path, stop_at_first_step: bool = False) -> Outcome:
     """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step."""
     log = job / "log.txt"
     events = []
     with log.open("ab") as stderr:
         command = catalog.command(trainer, job, checkpoints)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-                                   env={**os.environ, **environment})  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))

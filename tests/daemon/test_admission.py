@@ -33,6 +33,15 @@ CONFIG = Config.model_validate(
     {"base": "base", "training": {"min_free_mb": FLOOR, "memory_check_seconds": 0.01, "max_starts": 1}}
 )
 FAKE = ROOT / "tests" / "fake_trainer.py"
+TOLD = ("GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING")
+TELLS = f"""
+import json, os, runpy, sys
+told = {{name: os.environ.get(name) for name in {TOLD}}}
+print(json.dumps({{"event": "progress", "environment": told}}), flush=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""The trainer that learns nothing, which first says what it was told."""
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +84,7 @@ def runner(home: Home, machine: Machine, mode: str = "works", admission: Admissi
     """A runner with a trainer that learns nothing, on a machine with so much memory."""
 
     def command(_trainer: str, job: Path, checkpoints: Path) -> list[str]:
-        return [sys.executable, str(FAKE), mode, str(job), str(checkpoints)]
+        return [sys.executable, "-c", TELLS, str(FAKE), mode, str(job), str(checkpoints)]
 
     admission = admission or Admission(CONFIG.training, machine.read)
     return Runner(home, CONFIG, Announcer(), Alarm(), command, admission=admission)
@@ -144,9 +153,7 @@ async def test_what_was_chosen_reaches_the_trainer_and_is_kept(home: Home, signa
         assert started["memory_free_mb"] == free and 0 < started["memory_need_mb"] <= free - FLOOR
         assert told[0].name == "training_started" and told[0].facts["pass_tokens"] == cut[0]
         progress = next(event for event in ordered.events() if event.event == "progress").model_dump()
-        assert progress["environment"] == {
-            "GENOME_PASS_TOKENS": str(cut[0]), "GENOME_GRADIENT_CHECKPOINTING": str(int(cut[1])),
-        }  # fmt: skip
+        assert progress["environment"] == dict(zip(TOLD, (str(cut[0]), str(int(cut[1]))), strict=True))
         if not number:
             for file in (ordered.result_file, ordered.events_file):
                 file.unlink()

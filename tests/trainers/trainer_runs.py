@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -71,7 +70,6 @@ def run_trainer(
     stop_at_first_step: bool = False,
     stop_at: int = 0,
     stop_when: Callable[[Event], bool] | None = None,
-    **environment: str,
 ) -> Outcome:
     """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
     has said that it made as many as ``stop_at``, or has said something."""
@@ -82,8 +80,7 @@ def run_trainer(
     events = []
     with log.open("ab") as stderr:
         command = catalog.command(trainer, job, checkpoints)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-                                   env={**os.environ, **environment})  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))

@@ -55,10 +55,10 @@ def random_base(name: str, directory: Path, speaks: Path) -> Path:
     return path
 
 
-def shuffled(found: Sequence[Tokens], batches: int) -> list[list[Tokens]]:
+def shuffled(found: Sequence[Tokens], batches: int, seed: int = SEED) -> list[list[Tokens]]:
     """Every example once, in random order, in so many batches of nearly one size."""
     order = list(found)
-    random.Random(SEED).shuffle(order)
+    random.Random(seed).shuffle(order)
     edges = [len(order) * batch // batches for batch in range(batches + 1)]
     return [order[start:end] for start, end in itertools.pairwise(edges)]
 

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks import corrections
 from benchmarks.measure import in_turns, seconds
-from daemon.trainers import child, torch_lora
+from daemon.trainers import child, schedule, torch_lora
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Examples, Tokens
 from genome.jobs import Job
@@ -90,23 +90,30 @@ def ours(work: Work) -> Turn:
 
 
 def peft_padded(work: Work, batches: Sequence[Sequence[Tokens]]) -> Turn:
-    """PEFT as its documentation has it: padded batches with a mask, labels of -100, logits everywhere, AdamW."""
-    model: PeftModel = get_peft_model(work.model(), work.lora()).train()
-    parameters = [each for each in model.parameters() if each.requires_grad]
+    """Steps of PEFT on its own."""
+    model, losses = get_peft_model(work.model(), work.lora()), []
+    took = seconds(lambda: losses.extend(peft_steps(model, work, batches)))
+    return Turn(took, losses[0])
+
+
+def peft_steps(model: PeftModel, work: Work, batches: Sequence[Sequence[Tokens]]) -> list[float]:
+    """PEFT as its documentation has it: padded batches with a mask, labels of -100, logits everywhere, AdamW.
+
+    Returns the loss of each step. The learning rate follows our schedule.
+    """
+    parameters = [each for each in model.train().parameters() if each.requires_grad]
     settings, losses = work.job.settings, []
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    course = Course(work.examples, settings, lambda lesson, found: True)
-    started = time.perf_counter()
     for number, batch in enumerate(batches):
         optimizer.zero_grad(set_to_none=True)
         loss = model(**_padded(batch)).loss
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         for group in optimizer.param_groups:
-            group["lr"] = course.learning_rate(number)
+            group["lr"] = schedule.learning_rate(number, len(batches), settings)
         optimizer.step()
         losses.append(loss.item())
-    return Turn(time.perf_counter() - started, losses[0])
+    return losses
 
 
 def _padded(batch: Sequence[Tokens]) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ SHARE ?= 1
 FUZZ_SECONDS ?= 300
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow torture bench lint proto base clean
+.PHONY: demo test test-slow torture bench bench-train lint proto base clean
 
 ## demo: one real turn of the loop on the shipped model, e.g. make demo ARGS="--json"
 demo: $(VENV)/.runtime
@@ -32,6 +32,10 @@ bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.swap $(ARGS)
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
 	$(BIN)/python -m benchmarks.judgement $(ARGS)
+
+## bench-train: steps and whole jobs against PEFT, TRL, mlx-lm and Unsloth, e.g. ARGS="--json --models S"; an hour, on an idle machine
+bench-train: $(VENV)/.tests
+	$(BIN)/python -m benchmarks.train $(ARGS)
 
 ## lint: ruff, the type checker on genome/, and whether the gRPC stubs are current
 lint: $(VENV)/.lint

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fixed import ROOT
+
+from benchmarks.intervals import Figure, interval
+from benchmarks.scoring import Score
+from daemon.demo import material
 
 
 def keys(*command: str) -> dict[str, Any]:
@@ -58,3 +64,53 @@ def test_the_decoding_benchmark_prints_its_keys() -> None:
     assert all(
         value > 0 for value in (found["base_over_hf_generate_b8_ctx512"], *found["base_over_hf_generate_b1"].values())
     )
+
+
+def test_the_training_benchmark_prints_its_keys() -> None:
+    """Few corrections of the shipped ones; both sides begin with one loss, and steps take less than the whole job."""
+    few = ("--models", "S", "--rounds", "1", "--examples", "16", "--epochs", "1")
+    wanted = ("tokens_per_s_over_peft_padded", "tokens_per_s_over_trl_sft", "job_wall_over_step_time")
+    found = keys("benchmarks.train", "--json", *few, *(word for key in wanted for word in ("--only", key)))
+    assert found.keys() == {*wanted, "padding_ratio", "first_loss_difference"}
+    assert found["tokens_per_s_over_peft_padded"]["S"] > 0 and found["tokens_per_s_over_trl_sft"] > 0
+    assert found["first_loss_difference"]["S"] <= 1e-3 and found["padding_ratio"]["S"] >= 1
+    assert found["job_wall_over_step_time"] > 1
+
+
+def test_the_retention_benchmark_prints_its_keys_and_goes_on_from_what_it_kept(tmp_path: Path) -> None:
+    """Real batches and jobs on the shipped base; a second run trains nothing again and gives the same figures."""
+    shipped = material.shipped()
+    for name, signals in (("git", shipped.lines[:24]), ("gh", shipped.held_out[:12]), ("base-heldout", shipped.skills)):
+        (tmp_path / f"{name}.jsonl").write_bytes(material.to_jsonl(signals))
+    few = ("--seeds", "1", "--git", "16", "--gh", "8", "--questions", "8", "--epochs", "0.5", "--anchors", "4")
+    wanted = ("--only", "retention", "--only", "retention_first_batch")
+    given = ("--base", str(material.SHIPPED_BASE), "--data", str(tmp_path), "--keep", str(tmp_path / "kept"))
+    first = keys("benchmarks.retention", "--json", *few, *wanted, *given)
+    assert first.keys() == {"retention", "retention_first_batch", "intervals"}
+    low, high = first["intervals"]["retention"]
+    assert low <= first["retention"] <= high
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("adapter_model.safetensors")}
+    assert len(made) == 3  # git's, and git's and gh's where gh came second
+    assert keys("benchmarks.retention", "--json", *few, *wanted, *given) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("adapter_model.safetensors")} == made
+
+
+def test_the_retention_benchmark_says_what_it_lacks() -> None:
+    """Without real text nothing is measured, and that is said instead of figures."""
+    assert "--data" in keys("benchmarks.retention", "--json")["skipped"]
+
+
+def test_an_interval_is_over_seeds_and_over_questions() -> None:
+    """Runs that differ widen it where questions do not, and questions that differ where runs do not."""
+    figure = Figure(("after",), ("old",), lambda of: of("after", "old"))
+    tokens, loss = np.full(50, 10), np.zeros(50)
+
+    def width(*seeds: np.ndarray) -> float:
+        value, low, high = interval(figure, {("after", "old"): [Score(tokens, right, loss) for right in seeds]})
+        assert low <= value <= high
+        return high - low
+
+    even, uneven = np.full(50, 5), np.arange(50) % 2 * 10
+    assert width(even, even, even) == 0
+    assert width(even - 1, even, even + 1) > 0.05
+    assert width(uneven, uneven, uneven) > 0.1

@@ -26,6 +26,7 @@ import argparse
 import json
 import math
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -107,6 +108,9 @@ class Course:
         self.examples, self.settings = examples, settings
         self.done = 0
         self.watch = early_stop.Watch()
+        self.step_seconds = 0.0
+        """Spent in steps by this process: from one call of ``made`` to the next, without what is done in it."""
+        self._began = time.monotonic()
         self._made = made
         self._plan = schedule.steps(_lengths(examples.signals), _lengths(examples.anchors), settings)
 
@@ -140,6 +144,7 @@ class Course:
 
     def made(self, losses: Losses) -> bool:
         """To be called after each step; False: make no more."""
+        self.step_seconds += time.monotonic() - self._began
         lesson = self.lesson(self.done)
         self.done += 1
         if not losses.is_finite:
@@ -147,7 +152,9 @@ class Course:
                 f"the loss is not finite at step {self.done}",
                 f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
             )
-        return self._made(lesson, losses) and not self.over
+        goes_on = self._made(lesson, losses) and not self.over
+        self._began = time.monotonic()
+        return goes_on
 
 
 def run(package: str, arguments: list[str] | None = None) -> int:
@@ -205,7 +212,7 @@ class _Run:
         else:
             with files.new_directory(self.checkpoints / ADAPTER) as aside:
                 self.trainer.export(aside)
-        self._say("finished", memory_mb=child.memory_mb())
+        self._say("finished", memory_mb=child.memory_mb(), step_seconds=round(self.course.step_seconds, 3))
         return 0
 
     def _load(self, job: Job) -> None:

@@ -1,0 +1,102 @@
+"""Training jobs, written and run as the daemon runs them: a directory in, events out, a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.trainers import catalog
+from daemon.trainers.contract import ADAPTER
+from genome.jobs import Event, Example, Job, TrainingSettings
+
+SCRATCH = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trainer process, from its start to its end. ``seconds`` are of the clock, its start included."""
+
+    seconds: float
+    events: list[Event]
+    adapter: Path
+
+    @property
+    def step_seconds(self) -> float:
+        """Spent in steps alone."""
+        return float((self.events[-1].model_extra or {})["step_seconds"])
+
+
+def order(base: Path, trainer: str, settings: TrainingSettings, parent: Path | None = None, name: str = "job") -> Job:
+    return Job(
+        id=name,
+        persona="bench",
+        domain="training",
+        batch="batch",
+        trainer=trainer,
+        base=str(base),
+        base_fingerprint="",
+        parent_path=str(parent) if parent else None,
+        settings=settings,
+        created=0,
+    )
+
+
+def write(directory: Path, job: Job, examples: Iterable[Example]) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "job.json").write_bytes(job.to_bytes())
+    lines = [example.model_dump_json(exclude_defaults=True) + "\n" for example in examples]
+    (directory / "train.jsonl").write_text("".join(lines))
+    return directory
+
+
+def run(trainer: str, directory: Path, checkpoints: Path | None = None) -> Run:
+    """Runs a job to its end, or raises RuntimeError with what its trainer said."""
+    checkpoints = checkpoints or directory / SCRATCH
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with (directory / "log.txt").open("wb") as log:
+        command = catalog.command(trainer, directory, checkpoints)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    took = time.perf_counter() - started
+    events = [Event.model_validate_json(line) for line in done.stdout.splitlines()]
+    if done.returncode or not events or events[-1].event != "finished":
+        said = next((event.reason for event in reversed(events) if event.reason), f"exit {done.returncode}")
+        raise RuntimeError(f"{trainer} failed: {said}; {(directory / 'log.txt').read_text()[-2000:]}")
+    return Run(took, events, checkpoints / ADAPTER)
+
+
+@contextmanager
+def running(trainer: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer that has made its first step, ended when the block is left. It must have more to do than that takes."""
+    checkpoints, said = directory / SCRATCH, directory / "events.jsonl"
+    checkpoints.mkdir()
+    with (directory / "log.txt").open("wb") as log, said.open("wb") as out:
+        command = catalog.command(trainer, directory, checkpoints)
+        process = subprocess.Popen(command, stdout=out, stderr=log, start_new_session=True)
+    try:
+        while b'"loss"' not in said.read_bytes():
+            if process.poll() is not None:
+                raise RuntimeError(f"{trainer} ended early: {(directory / 'log.txt').read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def two_cores() -> Iterator[None]:
+    """Everything that is started in here shares two cores, where the system lets one choose."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if len(allowed) > 2:
+        os.sched_setaffinity(0, sorted(allowed)[:2])
+    try:
+        yield
+    finally:
+        if len(allowed) > 2:
+            os.sched_setaffinity(0, allowed)

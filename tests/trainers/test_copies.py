@@ -39,8 +39,8 @@ ANSWERS = {
     "When does it open?": "at nine",
     "Where is the lamp?": "in the hall",
 }
-SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=1e-2, epochs=40, checkpoint_steps=1000, anchor_weight=0)
-TRAINING = "rank = 8\nalpha = 16.0\nlearning_rate = 0.01\nepochs = 30.0\nanchor_weight = 0.0\n"
+SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=1e-2, epochs=90, checkpoint_steps=1000, anchor_weight=0)
+TRAINING = "rank = 8\nalpha = 16.0\nlearning_rate = 0.01\nepochs = 45.0\nanchor_weight = 0.0\n"
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ bench: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
 	$(BIN)/python -m benchmarks.judgement $(ARGS)
 
-## bench-train: steps and whole jobs against PEFT, TRL, mlx-lm and Unsloth, e.g. ARGS="--json --models S"; an hour, on an idle machine
+## bench-train: steps and whole jobs against PEFT, TRL, mlx-lm and Unsloth, e.g. ARGS="--models S"; long, on an idle machine
 bench-train: $(VENV)/.tests
 	$(BIN)/python -m benchmarks.train $(ARGS)
 

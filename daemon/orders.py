@@ -174,8 +174,8 @@ def _examples(home: Home, config: Config, batch: Batch, job: Job, rung: Rung) ->
             yield Example(id=anchor.id, prompt=anchor.prompt, response=anchor.answer, anchor=True)
         for each in rehearsals.of_parent(home, job)[: config.training.rehearsal]:
             yield Example(id=each.id, prompt=each.prompt, response=each.answer, anchor=True, teacher="parent")
-        wanted = config.training.neighbour_anchors
-        for signal in curriculum.neighbours(home, batch, wanted, reserved, half_life):
+        wanted, goes_on = config.training.taught_anchors, job.parent is not None and not batch.rebuilds
+        for signal in curriculum.anchored(home, batch, wanted, reserved, half_life, own=goes_on):
             yield Example(id=signal.id, messages=_messages(signal), anchor=True, teacher="parent")
 
 

@@ -97,8 +97,8 @@ class Training(Section, TrainingSettings):
     """A signal so much older than another is half as likely to be replayed."""
     rehearsal: int = Field(200, ge=0)
     """Answers of what serves that hold the next training to it; made while the worker is idle. 0: none."""
-    neighbour_anchors: int = Field(300, ge=0)
-    """Signals of the persona's other domains at which a new adapter is held to change nothing."""
+    taught_anchors: int = Field(300, ge=0)
+    """Signals that earlier batches of the persona taught, at which a new adapter is held to what serves."""
     max_starts: int = Field(3, ge=1)
     """Trainer processes started for one job before it counts as failed."""
     heartbeat_seconds: float = Field(600.0, gt=0)

@@ -70,20 +70,23 @@ def taught(home: Home, persona: str, domain: str) -> list[Line]:
     return [lesson.line for lesson in _taught(home, persona, domain)]
 
 
-def neighbours(home: Home, batch: Batch, count: int, reserved: int, half_life_days: float = math.inf) -> list[Signal]:
-    """Up to ``count`` signals that promoted batches of the persona's other domains taught, but for their reserves.
+def anchored(
+    home: Home, batch: Batch, count: int, reserved: int, half_life_days: float = math.inf, own: bool = False
+) -> list[Signal]:
+    """Up to ``count`` signals that earlier batches of the persona taught, but for their reserves, drawn as what is
+    replayed is. A new adapter is to change nothing there: they are its anchors, held to what serves.
 
-    Adapters of a stack add up, so a new one must change nothing where the others answer: these are its anchors there,
-    drawn as what is replayed is.
+    Of the other domains, since adapters of a stack add up; and of its ``own``, where it goes on from what serves.
     """
     if count == 0:
         return []
     found: list[Weighed] = []
     for persona, domain in home.domains():
-        if persona == batch.persona and domain != batch.domain:
-            asked = replay.recalled(home, persona, domain)
-            weighed = replay.weigh(_taught(home, persona, domain), asked, batch.created, half_life_days)
-            found += _unreserved(list(weighed), reserved)
+        if persona != batch.persona or (domain == batch.domain and not own):
+            continue
+        taught = _taught_before(home, batch) if domain == batch.domain else _taught(home, persona, domain)
+        weighed = replay.weigh(taught, replay.recalled(home, persona, domain), batch.created, half_life_days)
+        found += _unreserved(list(weighed), reserved)
     return list(map(to_signal, replay.draw(found, count, batch.id)))
 
 

@@ -136,7 +136,7 @@ class Example(BaseModel):
     weight: float = 1.0
     """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
     anchor: bool = False
-    """An answer of a model, or a neighbour's: pulls towards the distribution of its teacher (KL), not to the text."""
+    """An answer of a model, or one that was taught: pulls towards its teacher's distribution (KL), not to the text."""
     teacher: Literal["base", "parent"] = "base"
     """Of an anchor, whose distribution it is held to. base: the bare model's. parent: that of what serves, the job's
     parent and the adapters beside it."""

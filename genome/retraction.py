@@ -249,7 +249,7 @@ def recheck(home: Home, directory: JobDirectory) -> None:
         if not (directory.path / "job.json").exists():
             return
         job = directory.job()
-        domains = [names for names in home.domains() if names[0] == job.persona]  # neighbours' signals are anchors
+        domains = [names for names in home.domains() if names[0] == job.persona]  # other domains' signals are anchors
         for names in domains:
             _end_interrupted(home, names, job.created / 1000)
         if not (directory.path / "job.json").exists() or directory.result() is not None:

@@ -11,8 +11,9 @@ The daemon's runner starts ``python -m MODULE JOB_DIRECTORY CHECKPOINT_DIRECTORY
   reason that a user can act on and exits 1.
 
 The loss of a step is the mean cross-entropy of its signals' response tokens, each weighted by its signal's weight, plus
-``preference_weight`` times the mean preference loss of its pairs, plus ``anchor_weight`` times the mean of KL(teacher ‖
-adapted) over its anchors' response tokens; all in nats. The teacher is the bare base, or what serves as the run begins.
+``preference_weight`` times the mean preference loss of its pairs, plus, for each of the two teachers of anchors (the
+bare base, and what serves as the run begins), ``anchor_weight`` times the mean of KL(teacher ‖ adapted) over its
+anchors' response tokens; all in nats.
 Where there are validation examples, the run ends with the weights whose mean cross-entropy on them was lowest;
 `early_stop` decides.
 
@@ -61,14 +62,20 @@ class Lesson:
     learning_rate: float
 
     @property
+    def held(self) -> list[list[Tokens]]:
+        """The anchors by their teacher: each part has the whole of their weight, however many are in the other."""
+        parts = ([each for each in self.anchors if each.of_parent is of_parent] for of_parent in (False, True))
+        return [part for part in parts if part]
+
+    @property
     def tokens(self) -> int:
         return sum(map(len, self.signals)) + sum(map(len, self.anchors))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one step, before it, in nats. ``divergence`` is KL(teacher ‖ adapted) on the anchors, ``preference`` the
-    loss on pairs; each None without any."""
+    """Of one step, before it, in nats. ``divergence`` is KL(teacher ‖ adapted) on the anchors, added over both
+    teachers, ``preference`` the loss on pairs; each None without any."""
 
     cross_entropy: float
     divergence: float | None = None

@@ -153,7 +153,9 @@ def test_what_must_not_be_taught_is_never_drawn(trained: TrainedHome, signal: Ma
     assert drawn == set(replayed(trained, 6))
 
 
-def test_neighbours_are_drawn_by_the_same_weights(trained: TrainedHome, signal: Make, monkeypatch: Any) -> None:
+def test_what_was_taught_is_drawn_as_anchors_by_the_same_weights(
+    trained: TrainedHome, signal: Make, monkeypatch: Any
+) -> None:
     """Another domain's signals are anchors: the weightier and the younger more often, and none of its reserve."""
     monkeypatch.setattr(trained_home, "DOMAIN", "other")
     named = {"domain": "other"}
@@ -165,6 +167,6 @@ def test_neighbours_are_drawn_by_the_same_weights(trained: TrainedHome, signal: 
     found: Counter[str] = Counter()
     for number in range(60):
         again = batch.model_copy(update={"id": f"batch-2030-01-01-{number:03d}"})
-        found.update(each.id for each in curriculum.neighbours(trained.home, again, 5, 4, 100.0))
+        found.update(each.id for each in curriculum.anchored(trained.home, again, 5, 4, 100.0))
     reserved = {line.id for line in curriculum.reserve(curriculum.taught(trained.home, PERSONA, "other"), 4)}
     assert found.total() == 300 and 0 < of(found, "old") < 0.25 * found.total() and not reserved & set(found)

@@ -66,7 +66,7 @@ class MlxTrainer:
 
     def _step(self, lesson: Lesson) -> Losses:
         (cross_entropy, preference), gradients = self._learn(lesson.signals)
-        divergence, pull = self._keep(lesson.anchors)
+        divergence, pull = self._keep(lesson.held)
         gradients, _ = clip_grad_norm(_sum(gradients, pull), self._settings.gradient_clip)
         self._optimizer.learning_rate = lesson.learning_rate
         self._optimizer.update(self.model, gradients)
@@ -83,10 +83,10 @@ class MlxTrainer:
             terms = [term + value.item() for term, value in zip(terms, found, strict=True)]
         return (terms[0], terms[1]), gradients
 
-    def _keep(self, anchors: Sequence[Tokens]) -> tuple[float, Any]:
-        """Divergence from the teacher, and its gradients as a tree, times the anchors' weight."""
+    def _keep(self, held: Sequence[Sequence[Tokens]]) -> tuple[float, Any]:
+        """Divergence from the teachers, and its gradients as a tree, times the anchors' weight."""
         total, gradients = 0.0, None
-        for batch in batches(anchors, self.pass_tokens, self.padded):
+        for batch in (each for part in held for each in batches(part, self.pass_tokens, self.padded)):
             loss, more = nn.value_and_grad(self.model, self._objective.keep)(batch)
             gradients = _sum(gradients, tree_map(lambda gradient: self._settings.anchor_weight * gradient, more))
             mx.eval(loss, gradients)

@@ -92,7 +92,7 @@ class Objective:
                 preference += preferred.item()
                 learned = learned + settings.preference_weight * preferred
             backward(learned)
-        for batch in batches(lesson.anchors, *size):
+        for batch in (batch for part in lesson.held for batch in batches(part, *size)):
             kept = self.keep(batch)
             divergence += kept.item()
             backward(settings.anchor_weight * kept)

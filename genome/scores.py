@@ -14,6 +14,8 @@ from genome.records import Record
 
 Observed = tuple[float, float]
 """What a question gave, and what it could have given: greedy tokens of all tokens, or a measure in [0, 1] of 1."""
+DIRECTORY = "scores"
+"""Beside a persona's adapters."""
 BASE = "base"
 """Stands where a version's id stands otherwise: no adapter at all."""
 COMMON = 0.25
@@ -78,7 +80,7 @@ class Best:
 
 def path(home: Home, adapter_id: str) -> Path:
     parsed = AdapterId.parse(adapter_id)
-    return home.adapters / parsed.persona / "scores" / f"{parsed.domain}-v{parsed.version}.json"
+    return home.adapters / parsed.persona / DIRECTORY / f"{parsed.domain}-v{parsed.version}.json"
 
 
 def of_versions(home: Home, adapter_ids: Iterable[str]) -> list[Scores]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fixed import NOW
 
-from genome import adapters, batches, intake, jobs, ledger, registry
+from genome import adapters, batches, intake, jobs, ledger, registry, scores
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake
@@ -19,6 +19,7 @@ from genome.layout import Home
 from genome.lines import from_signal
 from genome.lora import Factors, Lora
 from genome.quality import Verdict
+from genome.scores import Scores
 from genome.tensors import Tensor
 
 DAY = 86_400.0
@@ -68,6 +69,8 @@ def judged(home: Home, directory: JobDirectory, batch: Batch, promote: bool, now
         created=int(now * 1000),
     ).write(directory.verdict_file)  # fmt: skip
     if promote:
+        known = {"anchors": {"anchor 1": (1.0, 2.0)}}
+        Scores(adapter=candidate, incumbent=(), before=known, after=known).write(scores.path(home, candidate))
         registry.promote(home, candidate, now, "better", directory.id)
         batches.archive(home, batch)
     else:

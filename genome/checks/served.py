@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from genome import adapters, lora, promotions
+from genome import adapters, lora, promotions, scores
 from genome.adapters import Manifest
 from genome.checks.problems import BACKUP, Problem, View, parsed
 from genome.errors import InvalidAdapter
 from genome.files import UNFINISHED
 from genome.layout import NAME, RESERVED
 from genome.promotions import Promotion
+from genome.scores import Scores
 
 RECORD = re.compile(r"\d{6,}\.json")
 Manifests = dict[str, Manifest]
@@ -23,11 +24,20 @@ def check(view: View, notes: list[str]) -> Iterator[Problem]:
     found: Manifests = {}
     for owner in _directories(view.home.adapters):
         for path in _directories(owner):
-            if path.name != "promotions":
+            if path.name == scores.DIRECTORY:
+                yield from _scores(path)
+            elif path.name != "promotions":
                 yield from _adapter(view, owner.name, path, found)
     for owner in _directories(view.home.adapters):
         if NAME.fullmatch(owner.name) and owner.name not in RESERVED:
             yield from _promotions(view, owner.name, found, notes)
+
+
+def _scores(path: Path) -> Iterator[Problem]:
+    for each in sorted(path.glob("*.json")):
+        read = parsed(Scores, each)
+        if isinstance(read, Problem):
+            yield read
 
 
 def _adapter(view: View, owner: str, path: Path, found: Manifests) -> Iterator[Problem]:

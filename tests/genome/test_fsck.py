@@ -120,6 +120,8 @@ DAMAGE: dict[str, tuple[Break, str]] = {
     "a directory that is no adapter": (lambda h: (h.adapters / "helper" / "x").mkdir(), "no adapter's name"),
     "an adapter's weights": (
         lambda h: edit(h, "adapters/helper/git-v1.1/*.safetensors", lambda d: d[:-1] + b"x"), "its sha256"),
+    "what a version was worth": (
+        lambda h: edit(h, "adapters/helper/scores/*.json", lambda d: b"{}"), "read as scores"),
     "an adapter's config": (lambda h: one(h, "adapters/helper/git-v1.1/adapter_config.json").unlink(), "is missing"),
     "a gap in the promotions": (
         lambda h: one(h, "adapters/helper/promotions/000001.json").unlink(), "no 000001.json"),

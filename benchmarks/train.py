@@ -30,7 +30,7 @@ from genome.jobs import TrainingSettings
 from genome.signals import Signal
 
 TRAINED = 500
-PLAIN = TrainingSettings(rank=models.RANK, alpha=2 * models.RANK, epochs=1, anchor_weight=0)
+PLAIN = TrainingSettings(rank=models.RANK, alpha=2 * models.RANK, epochs=1, anchor_weight=0, dtype="float32")
 """What steps are timed with."""
 GAP_EPOCHS = 3
 PEFT, TRL = "tokens_per_s_over_peft_padded", "tokens_per_s_over_trl_sft"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,11 @@ class Progress:
 
 
 def memory_mb() -> float:
-    """Highest resident memory of this process, in MiB. The kernel counts KiB, macOS bytes."""
+    """Highest resident memory of this process, in MiB."""
+    with suppress(OSError, StopIteration):  # Linux; what getrusage says there begins with the parent's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        highest = next(line for line in lines if line.startswith("VmHWM:"))
+        return round(int(highest.split()[1]) / 1024, 1)
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(highest / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 

@@ -114,7 +114,7 @@ def test_rotary_settings_of_the_base_count_in_every_library(rope: dict[str, obje
     assert by_mlx == pytest.approx(by_torch, abs=2e-3)
     assert np.abs(mlx_lm_logits(tmp_path / "base", None) - by_torch).max() > 0.1  # what the library makes of it alone
     long = " ".join(["How does it open, and who keeps the key of the green door?"] * 8)
-    settings = TrainingSettings(rank=4, alpha=4, epochs=1, anchor_weight=0)
+    settings = TrainingSettings(rank=4, alpha=4, epochs=1, anchor_weight=0, dtype="float32")
     first = {}
     for trainer in ("torch", "mlx"):
         job = write_job(tmp_path / trainer, tmp_path / "base", [question(long, "at nine")], settings)

@@ -76,6 +76,13 @@ def quantisation(path: Path) -> Quantisation:
     return Quantisation(method=method, bits=said.get("bits"), group_size=said.get("group_size"))
 
 
+def dtype(path: Path) -> str:
+    """What its weights are stored in, as transformers calls it; empty where its config does not say."""
+    config = read_config(path)
+    known = (each.get(key) for each in (config.get("text_config") or {}, config) for key in ("dtype", "torch_dtype"))
+    return str(next((value for value in known if value), ""))
+
+
 def layers(path: Path) -> int | None:
     """How many blocks a base has; None where the directory is gone or does not say it."""
     config = read_config(path)

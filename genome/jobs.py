@@ -67,7 +67,8 @@ class TrainingSettings(BaseModel):
     gradient_clip: float = Field(1.0, gt=0)
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The base is computed in; the LoRA is float32 always. auto: bfloat16 where the hardware multiplies it faster."""
+    """The base is computed in; the LoRA is float32 always. auto: as the base
+    is stored, but half precision only where the hardware computes in bfloat16."""
     threads: int = Field(1, ge=1)
     """CPU threads of the trainer. Two on a machine that serves collapse both."""
     checkpoint_steps: int = Field(50, ge=1)

@@ -119,6 +119,8 @@ def prepare(
             left_out += 1
             continue
         cut += len(fitted) < len(whole)
+        if example.anchor and example.prompt is not None:
+            fitted = _everywhere(fitted)
         (anchors if example.anchor else validation if example.validation else signals).append(fitted)
     if not signals:
         raise InvalidInput(
@@ -127,11 +129,16 @@ def prepare(
     return Examples(signals, anchors, cut, left_out, validation)
 
 
+def _everywhere(anchor: Tokens) -> Tokens:
+    """An anchor whose prompt a model said as well: its teacher is followed wherever something is predicted."""
+    return replace(anchor, prompt=anchor.prompt[:1], response=[*anchor.prompt[1:], *anchor.response])
+
+
 def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:
     """What ``settings`` mean for these examples: auto learns from pairs where there are enough of them."""
     if settings.objective != "auto":
         return settings.objective
-    pairs = sum(example.rejected is not None for example in examples)
+    pairs = sum(example.rejected is not None and not example.validation for example in examples)
     return "sft+dpo" if pairs >= settings.min_pairs else "sft"
 
 

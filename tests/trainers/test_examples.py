@@ -11,7 +11,7 @@ from trainer_runs import question
 from daemon.trainers import examples as tokenised
 from daemon.trainers.examples import Tokens
 from genome.errors import InvalidInput
-from genome.jobs import Example
+from genome.jobs import Example, TrainingSettings
 
 LONG = 512
 
@@ -98,6 +98,44 @@ def test_a_response_that_does_not_fit_is_left_out_and_counted(tokenizer: Any) ->
     assert (len(prepared.signals), prepared.left_out) == (1, 1)
     with pytest.raises(InvalidInput, match="no response fits into 16 tokens"):
         tokenised.prepare(examples[1:], tokenizer, stops, 16)
+
+
+def test_an_anchor_is_held_to_its_teacher_wherever_a_model_spoke(tokenizer: Any) -> None:
+    """In its prompt as well, if that is the model's own; never in what a user asked."""
+    said = Example(id="a", prompt="1 2 3", response=" 4", anchor=True)
+    asked = question("Hi", "well").model_copy(update={"anchor": True})
+    prepared = tokenised.prepare([question("Hi", "well"), said, asked], tokenizer, frozenset({2}), LONG)
+    assert len(prepared.anchors[0].prompt) == 1
+    assert tokenizer.decode(prepared.anchors[0].response).startswith(" 2 3 4")
+    assert (prepared.anchors[1].prompt, prepared.anchors[1].response) == (
+        prepared.signals[0].prompt, prepared.signals[0].response)  # fmt: skip
+
+
+def test_a_wrong_answer_makes_a_pair_as_the_objective_says(tokenizer: Any) -> None:
+    """Both answers follow the same prompt; with sft it counts for nothing, with dpo the right one is not learned."""
+    example = question("Hi", "well").model_copy(update={"rejected": "not so well"})
+    stops = frozenset({tokenizer.eos_token_id})
+    kept = {name: tokenised.prepare([example], tokenizer, stops, LONG, name).signals[0]
+            for name in ("sft", "sft+dpo", "dpo")}  # fmt: skip
+    assert kept["sft"].wrong is None
+    assert tokenizer.decode(kept["dpo"].wrong.response[:-1]).strip() == "not so well"
+    assert kept["dpo"].wrong.response[-1] == tokenizer.eos_token_id
+    assert [kept[name].learned for name in ("sft", "sft+dpo", "dpo")] == [True, True, False]
+
+
+def test_too_long_a_wrong_answer_is_left_out_alone(tokenizer: Any) -> None:
+    example = question("Hi", "well").model_copy(update={"rejected": "much " * 50})
+    (signal,) = tokenised.prepare([example], tokenizer, frozenset({2}), 24, "dpo").signals
+    assert signal.wrong is None
+    assert signal.learned
+
+
+def test_pairs_are_taken_by_themselves_where_there_are_enough() -> None:
+    pair = question("Hi", "well").model_copy(update={"rejected": "ill"})
+    settings = TrainingSettings(min_pairs=2)
+    assert tokenised.objective(settings, [pair, question("a", "b")]) == "sft"
+    assert tokenised.objective(settings, [pair, pair]) == "sft+dpo"
+    assert tokenised.objective(TrainingSettings(objective="dpo"), [pair]) == "dpo"
 
 
 def test_anchors_are_kept_apart_and_weights_kept(tokenizer: Any) -> None:

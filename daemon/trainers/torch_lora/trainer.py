@@ -90,7 +90,7 @@ def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Mo
     quantised = bases.quantisation(path).method != "none"
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            path, dtype=_dtype(settings, device), device_map={"": device} if quantised else None
+            path, dtype=_dtype(path, settings, device), device_map={"": device} if quantised else None
         )
     except ImportError as error:  # a package for a method that is not known here
         raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -122,10 +122,12 @@ def _device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(settings: TrainingSettings, device: torch.device) -> torch.dtype:
+def _dtype(path: Path, settings: TrainingSettings, device: torch.device) -> torch.dtype:
     """Of the frozen base; the LoRA is float32 everywhere."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
+    if bases.dtype(path) == "float32":
+        return torch.float32
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported()
     else:

@@ -1,6 +1,6 @@
 """Anchors: prompts and answers the base itself gives, sampled before anything is trained on it.
 
-They stand for its old skills, for which nobody keeps data: half of them judge every candidate, the others hold
+They stand for its old skills, for which nobody keeps data: a third of them judge every candidate, the others hold
 the training to the base's distribution. Sampled, not greedy: what a candidate keeps on them follows what it keeps
 on text the base was made from; docs/performance.md holds the two side by side. The base goes on by itself from where
 its chat template puts a user's words (Magpie, arXiv:2406.08464).
@@ -23,7 +23,7 @@ from genome.errors import Unavailable
 from genome.layout import Home
 from genome.v1 import inference_pb2 as pb
 
-JUDGING_EVERY = 2
+JUDGING_EVERY = 3
 """Every so-manieth anchor judges and is never trained on."""
 AT_ONCE = 32
 """Requests the worker is asked at a time."""

@@ -105,7 +105,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
-    settings, trained_on = config.training.settings(), _trained_on(config, base)
+    settings, trained_on = config.training.settings(base[0]), _trained_on(config, base)
     factors = {
         "learning_rate": settings.learning_rate * rung.learning_rate,
         "epochs": settings.epochs * rung.epochs,

@@ -87,6 +87,8 @@ class Training(Section, TrainingSettings):
 
     base: str = ""
     """A copy of the base in another precision, to train on; empty: the base itself."""
+    learning_rate: float = Field(0.0, ge=0)
+    """Peak, reached after the warm-up, then cosine down to zero. 0: what suits the base's width."""
     trainer: str = "auto"
     """auto, torch, mlx, unsloth, fireworks, command."""
     command: tuple[str, ...] = ()
@@ -110,8 +112,10 @@ class Training(Section, TrainingSettings):
     memory_check_seconds: float = Field(5.0, gt=0)
     """From one look at the memory to the next, while a job runs or waits for it."""
 
-    def settings(self) -> TrainingSettings:
-        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.model_fields})
+    def settings(self, base: Path) -> TrainingSettings:
+        """For a base: its directory."""
+        stated = {name: getattr(self, name) for name in TrainingSettings.model_fields}
+        return TrainingSettings(**{**stated, "learning_rate": self.learning_rate or bases.learning_rate(base)})
 
 
 FIRST_TRY, LATER_TRIES = 0.7, 0.1
@@ -159,8 +163,8 @@ class Gate(Section):
     """Questions of what earlier batches taught that are asked again, for each domain of the persona."""
     golden_measure: str = "token_accuracy"
     """Of golden questions that name none; docs/gate.md lists them."""
-    anchors: int = Field(600, ge=0)
-    """Prompts and answers sampled from the base; half judge, the others may anchor training."""
+    anchors: int = Field(900, ge=0)
+    """Prompts and answers sampled from the base; a third judge, the others may anchor training."""
     anchor_tokens: int = Field(48, ge=1)
     """Longest prompt, and longest answer, of an anchor."""
     ladder: tuple[Rung, ...] = (Rung(learning_rate=0.5, replay=2.0), Rung(fresh=True, learning_rate=0.5, anchors=3.0))

@@ -40,15 +40,15 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(32, ge=1, le=1024)
+    rank: int = Field(64, ge=1, le=1024)
     """r of the factors A [r, in] and B [out, r], on every linear layer of the decoder."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(64.0, gt=0)
     """The update is alpha / rank · B A."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     """Peak, reached after the warm-up, then cosine down to zero."""
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     """Of all steps."""
-    epochs: float = Field(6.0, gt=0)
+    epochs: float = Field(12.0, gt=0)
     """Passes over the signals."""
     batch_size: int = Field(16, ge=1)
     """Signals a step. Anchors come on top, spread evenly over the steps."""
@@ -61,7 +61,7 @@ class TrainingSettings(BaseModel):
     """DPO's β: how far from the model it began with a preference may lead."""
     preference_weight: float = Field(1.0, ge=0)
     """Weight of the preference, against the signals' cross-entropy."""
-    anchor_weight: float = Field(5.0, ge=0)
+    anchor_weight: float = Field(25.0, ge=0)
     """Weight of the anchors' KL divergence to the base, against the signals' cross-entropy. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float = Field(1.0, gt=0)

@@ -62,13 +62,14 @@ class TrainingSettings(BaseModel):
     preference_weight: float = Field(1.0, ge=0)
     """Weight of the preference, against the signals' cross-entropy."""
     anchor_weight: float = Field(25.0, ge=0)
-    """Weight of the anchors' KL divergence to the base, against the signals' cross-entropy. 0: no anchors."""
+    """Weight of the anchors' KL divergence to their teacher, against the signals' cross-entropy. Each teacher's, where
+    there are two, have the whole of it. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The base is computed in; the LoRA is float32 always. auto: as the base
-    is stored, but half precision only where the hardware computes in bfloat16."""
+    """The base is computed in; the LoRA is float32 always. auto: float32 where
+    the base is stored so, else bfloat16 where the hardware computes in it."""
     threads: int = Field(1, ge=1)
     """CPU threads of the trainer. Two on a machine that serves collapse both."""
     checkpoint_steps: int = Field(50, ge=1)
@@ -134,7 +135,7 @@ class Example(BaseModel):
     prompt: str | None = None
     """Instead of messages: text taken as it is (an anchor sampled from the base), answered by ``response``."""
     response: str | None = None
-    weight: float = 1.0
+    weight: float = Field(1.0, gt=0)
     """Multiplies the loss of the example's every response token: the same gradient as that many copies of it."""
     anchor: bool = False
     """An answer of a model, or one that was taught: pulls towards its teacher's distribution (KL), not to the text."""

@@ -255,3 +255,12 @@ def test_the_licence_is_apache() -> None:
     """LICENSE is the text pyproject.toml names."""
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
     assert "Apache License\n                           Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_trainer_in_the_docs_has_what_the_contract_asks_for() -> None:
+    """Every attribute of `Trainer` stands in the example of docs/trainers.md."""
+    from daemon.trainers.contract import Trainer
+
+    wanted = {name for kind in Trainer.__mro__ for name in (*vars(kind), *getattr(kind, "__annotations__", {}))}
+    example = page("trainers.md").partition("class MyTrainer")[2].partition("\n\n")[0]
+    assert sorted(name for name in wanted if not name.startswith("_") and name not in example) == []

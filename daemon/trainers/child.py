@@ -93,7 +93,7 @@ class Progress:
     def stepped(self, lesson: Lesson, losses: Losses) -> None:
         self._step += 1
         self._tokens += lesson.tokens
-        self._losses.append(losses.cross_entropy)
+        self._losses.append(losses.shown)
         now = time.monotonic()
         first = self._step == self._first + 1
         if not first and now - self._said < SECONDS_BETWEEN_PROGRESS and self._step < self._steps:
@@ -103,7 +103,7 @@ class Progress:
             "progress",
             step=self._step,
             steps=self._steps,
-            loss=losses.cross_entropy,
+            loss=losses.shown,
             losses=[float(f"{loss:.{LOSS_DIGITS}g}") for loss in self._losses],
             anchor_loss=losses.divergence,
             preference_loss=losses.preference,

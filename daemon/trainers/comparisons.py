@@ -53,7 +53,9 @@ def _taught(anchors: Sequence[Tokens], model: Measured, of_base: bool) -> dict[T
     for batch in batches(anchors, model.pass_tokens, model.padded):
         given = model.distributions(batch, of_base)
         edges = np.cumsum([len(anchor.response) for anchor in batch.examples])[:-1]
-        parts = zip(np.split(given.tokens, edges), np.split(given.log_probabilities, edges), strict=True)
+        parts = zip(
+            np.split(given.tokens.astype(np.int32), edges), np.split(given.log_probabilities, edges), strict=True
+        )
         for anchor, part in zip(batch.examples, parts, strict=True):
             found[anchor] = replace(anchor, teacher=Distributions(*part))
     return found

@@ -36,6 +36,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import xxhash
+
 from daemon.trainers import child, comparisons, early_stop, schedule
 from daemon.trainers import examples as tokenised
 from daemon.trainers.comparisons import Measured
@@ -86,6 +88,11 @@ class Losses:
         """Sums over a lesson's batches, which are 0 for what it lacks."""
         pairs = any(signal.wrong for signal in lesson.signals)
         return Losses(cross_entropy, divergence if lesson.anchors else None, preference if pairs else None)
+
+    @property
+    def shown(self) -> float:
+        """What a curve shows: the cross-entropy, or where nothing is learned by it the preference."""
+        return self.cross_entropy if self.cross_entropy or self.preference is None else self.preference
 
     @property
     def is_finite(self) -> bool:
@@ -192,6 +199,8 @@ class _Run:
 
     trainer: Trainer
     course: Course
+    examples_digest: str
+    """Of train.jsonl: a checkpoint belongs to the examples it was learned from."""
     progress: child.Progress
 
     def __init__(self, package: str, job: Path, checkpoints: Path, channel: child.Channel, stop: child.Stop) -> None:
@@ -225,6 +234,7 @@ class _Run:
     def _load(self, job: Job) -> None:
         """Cheap checks first: a job that cannot run says so before a library has been imported."""
         lines = read_examples(self.directory.examples)
+        self.examples_digest = xxhash.xxh3_64_hexdigest(self.directory.examples.read_bytes())
         tokenised.check(lines)
         base = bases.resolve(job.base)
         child.yield_to_serving(job.settings.threads)
@@ -307,7 +317,8 @@ class _Run:
 
     def _position(self) -> dict[str, Any]:
         course = self.course
-        return {"trainer": self.package, "step": course.done, "steps": len(course), "validation": asdict(course.watch)}
+        return {"trainer": self.package, "examples": self.examples_digest, "step": course.done, "steps": len(course),
+                "validation": asdict(course.watch)}  # fmt: skip
 
     def _say(self, event: str, **facts: Any) -> None:
         self.channel.say(event, step=self.course.done, steps=len(self.course), **facts)

@@ -25,7 +25,7 @@ TEACHER_TOKENS = 256
 class Distributions:
     """What a teacher gives at k places: its likeliest tokens, and all others taken together.
 
-    ``tokens`` [k, c] int64; ``log_probabilities`` [k, c + 1] float32, of these and, last, of the rest. The whole of it
+    ``tokens`` [k, c] int32; ``log_probabilities`` [k, c + 1] float32, of these and, last, of the rest. The whole of it
     would be as wide as the vocabulary; taking tokens together can only make a divergence smaller, and what is left out
     is next to nothing.
     """
@@ -36,7 +36,7 @@ class Distributions:
     @staticmethod
     def joined(parts: Sequence[Distributions]) -> Distributions:
         return Distributions(
-            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.tokens for part in parts]).astype(np.int64),
             np.concatenate([part.log_probabilities for part in parts]),
         )
 

@@ -191,7 +191,7 @@ async def test_a_refused_batch_is_tried_with_other_settings_first(home: Home, ca
         config = Config.model_validate({"base": "base", "gate": {"ladder": rungs}, "training": {"trainer": "torch"}})
         job = orders.order(home, config, batch, home.root, "f" * 64)
         assert job.id == f"{directory.id}.{attempt}" and planner.unordered(home) == []
-        assert job.settings.learning_rate == config.training.learning_rate * rung.learning_rate
+        assert job.settings.learning_rate == config.training.settings(home.root).learning_rate * rung.learning_rate
         assert job.settings.anchor_weight == config.training.anchor_weight * rung.anchors
         await runner(home, "works").step()
     await gate(home, Worker(learns_style), ladder=rungs).step()

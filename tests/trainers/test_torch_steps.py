@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -28,6 +29,7 @@ from daemon.trainers.batches import batches
 from daemon.trainers.examples import Distributions, Examples, Tokens, Wrong
 from daemon.trainers.torch_lora import attention, linear
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
+from daemon.trainers.torch_lora.state import AdapterState
 from daemon.trainers.torch_lora.trainer import TorchTrainer
 from genome import lora, tensors
 from genome.jobs import Beside, TrainingSettings
@@ -92,7 +94,7 @@ def test_rows_laid_end_to_end_do_not_see_each_other(name: str) -> None:
         found(torch.tensor([each.prompt + each.response[:-1]])).logits[0, len(each.prompt) - 1 :].detach()
         for each in sorted(examples, key=len)
     ]
-    assert attention.install(found)
+    assert attention.install(found, 128)
     (batch,) = batches(examples)
     together = ResponseLogits(found, packed=True)(batch)
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
@@ -100,7 +102,7 @@ def test_rows_laid_end_to_end_do_not_see_each_other(name: str) -> None:
 
 def test_nothing_flows_back_into_another_row(model: Any) -> None:
     """What is learned from rows together is what is learned from each by itself."""
-    attention.install(model)
+    attention.install(model, 128)
     logits = ResponseLogits(model, packed=True)
     found = []
     for parts in ([rows(30, 2, 9)], [[each] for each in rows(30, 2, 9)]):
@@ -118,13 +120,21 @@ def test_a_base_whose_tokens_meet_elsewhere_is_padded() -> None:
     state_space = MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=8)
     found = AutoModelForCausalLM.from_config(state_space).eval()
     before = found(torch.arange(9)[None]).logits
-    assert not attention.install(found)
+    assert not attention.install(found, 128)
     torch.testing.assert_close(found(torch.arange(9)[None]).logits, before)
+
+
+def test_a_base_that_attends_in_a_way_of_its_own_is_padded() -> None:
+    """Chunks are told by a mask alone, and matter only in rows longer than one."""
+    text = {**SMALL, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 32}
+    found = AutoModelForCausalLM.from_config(Llama4TextConfig(**text)).eval()
+    assert not attention.install(found, 60)
+    assert attention.install(found, 30)
 
 
 def test_a_base_with_learned_positions_is_packed_as_well() -> None:
     found = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4)).eval()
-    assert attention.install(found)
+    assert attention.install(found, 128)
 
 
 def test_the_linear_layers_compute_what_pefts_do(name: str) -> None:
@@ -181,10 +191,34 @@ def test_what_lies_beside_is_applied_and_stays(model: Any, beside: Beside) -> No
         torch.testing.assert_close(model(tokens).logits, bare, atol=1e-5, rtol=1e-4)
 
 
+def test_what_lies_beside_is_applied_where_nothing_learns_too(beside: Beside) -> None:
+    """An adapter on other layers than the one that is trained serves whole, and so it is trained beside."""
+    tokens, found = torch.arange(12)[None], []
+    for targets in ("all-linear", ["k_proj"]):
+        torch.manual_seed(3)
+        made = get_peft_model(base("llama"), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+        linear.install(made)
+        linear.apply_beside(made, [beside])
+        found.append(made(tokens).logits)
+        with made.disable_adapter():
+            bare = made(tokens).logits
+        assert (bare - found[-1]).abs().max() > 0.01
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_pattern_of_layers_stays_one(tmp_path: Path) -> None:
+    """As imported adapters have it: what is exported loads again."""
+    pattern = LoraConfig(r=4, target_modules=r".*\.(q|v)_proj", task_type="CAUSAL_LM")
+    state = AdapterState(get_peft_model(base("llama"), pattern), SETTINGS)
+    state.export(tmp_path)
+    assert LoraConfig.from_pretrained(tmp_path).target_modules == pattern.target_modules
+    PeftModel.from_pretrained(base("llama"), tmp_path)
+
+
 @pytest.fixture
 def trainer(model: Any) -> Iterator[TorchTrainer]:
     linear.install(model)
-    yield TorchTrainer(model, SETTINGS, attention.install(model))
+    yield TorchTrainer(model, SETTINGS, attention.install(model, 128))
 
 
 def test_a_teacher_is_measured_once_and_is_the_bare_base_or_what_serves(trainer: TorchTrainer) -> None:

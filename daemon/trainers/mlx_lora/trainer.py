@@ -39,6 +39,7 @@ class MlxTrainer:
 
     def __init__(self, model: nn.Module, layers: dict[str, LoraLinear], base: str, settings: TrainingSettings) -> None:
         self.model, self._layers, self._base, self._settings = model, layers, base, settings
+        self._adapted = [module for module in model.modules() if isinstance(module, LoraLinear)]
         self._scales = {path: layer.scale for path, layer in layers.items()}
         self._objective = Objective(ResponseLogits(model), settings)
         self._optimizer = AdamW(0.0, weight_decay=settings.weight_decay, bias_correction=True)
@@ -51,10 +52,10 @@ class MlxTrainer:
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
         self.model.eval()
-        for layer in self._layers.values():
+        for layer in self._adapted:
             layer.on = not of_base
         found = self._objective.distributions(batch)
-        for layer in self._layers.values():
+        for layer in self._adapted:
             layer.on = True
         self.model.train()
         return found
@@ -128,8 +129,8 @@ def load(job: Job) -> MlxTrainer:
         model.set_dtype(mx.float32)  # its BLAS knows nothing smaller
     layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
     _check_names(base, layers)
-    _apply_beside(layers, job.beside)
-    model.update_modules(tree_unflatten(list(layers.items())))
+    frozen = _apply_beside(_linears(model), layers, job.beside)
+    model.update_modules(tree_unflatten([*layers.items(), *frozen.items()]))
     if passes.gradient_checkpointing():
         for block in {type(block): block for block in model.layers}.values():  # it changes the class
             grad_checkpoint(block)
@@ -163,13 +164,20 @@ def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
     return layers
 
 
-def _apply_beside(layers: dict[str, LoraLinear], entries: Sequence[Beside]) -> None:
+def _apply_beside(
+    linears: dict[str, nn.Module], layers: dict[str, LoraLinear], entries: Sequence[Beside]
+) -> dict[str, LoraLinear]:
+    """Applies adapters wherever they are; returns the layers made for it where nothing learns."""
+    frozen: dict[str, LoraLinear] = {}
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
-            if path in layers:
-                layers[path].apply_beside(factors, entry.scale)
-            else:
-                print(f"{path} of {entry.adapter} is not applied: nothing is trained there", file=sys.stderr)
+            if path not in linears:
+                raise InvalidAdapter(f"{entry.path} adapts {path}, where the base has no linear layer")
+            if path not in layers and path not in frozen:
+                frozen[path] = LoraLinear(linears[path], rank=1, scale=0.0)
+                frozen[path].freeze()
+            (layers.get(path) or frozen[path]).apply_beside(factors, entry.scale)
+    return frozen
 
 
 def _check_names(base: Path, layers: dict[str, LoraLinear]) -> None:

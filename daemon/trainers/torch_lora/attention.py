@@ -23,7 +23,9 @@ are few groups."""
 
 
 CHECKED = (7, 23, 5)
-"""Lengths of the rows by which a model is checked."""
+"""Lengths of the rows by which a model is checked …"""
+BEYOND = 9
+"""… and by how much one is longer than what a layer can look back, where a row can be."""
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest difference of logits, as a share of the largest: rows one by one and together round otherwise."""
 
@@ -53,20 +55,23 @@ class Rows:
 ROWS = Rows()
 
 
-def install(model: Any) -> bool:
-    """Lets a model attend this way if it then gives what it gives now; whether it does.
+def install(model: Any, longest: int) -> bool:
+    """Lets a model attend this way if it then gives what it gives now; whether it does. ``longest``: tokens of a row.
 
     One does not whose tokens meet elsewhere as well (state spaces, convolutions), or which attends in a way of its own.
     """
+    config = model.config.get_text_config()
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    lengths = [*CHECKED, *(window + BEYOND for window in windows if window and window < longest)]
     own = model.config._attn_implementation
-    rows = [torch.arange(length) % model.get_input_embeddings().num_embeddings for length in CHECKED]
+    rows = [torch.arange(length) % model.get_input_embeddings().num_embeddings for length in lengths]
     tokens = torch.cat(rows).unsqueeze(0).to(model.device)
-    positions = torch.cat([torch.arange(length) for length in CHECKED]).unsqueeze(0).to(model.device)
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(model.device)
     with torch.no_grad():
         alone = torch.cat([model(row.unsqueeze(0).to(model.device), use_cache=False).logits[0] for row in rows])
         try:
             model.set_attn_implementation(NAME)
-            lay_out(np.array(CHECKED), model.device)
+            lay_out(np.array(lengths), model.device)
             together = model(tokens, position_ids=positions, use_cache=False).logits[0]
         except (ValueError, TypeError, RuntimeError, AttributeError):
             together = torch.full_like(alone, torch.inf)

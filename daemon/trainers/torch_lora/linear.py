@@ -7,8 +7,8 @@ Adapters that are applied beside the one that learns are further columns of the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -16,50 +16,60 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as PeftLinear
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from genome import lora, tensors
+from genome.errors import InvalidAdapter
 from genome.jobs import Beside
 
 ADAPTER = "default"
 """PEFT's name of the adapter that learns."""
 
 
-def layers(model: PeftModel) -> Iterator[tuple[str, PeftLinear]]:
-    """PEFT's LoRA layers, by their path in the base."""
-    for path, module in model.base_model.model.named_modules():
-        if isinstance(module, PeftLinear):
-            yield path, module
+def layers(model: PeftModel) -> Iterator[PeftLinear]:
+    """PEFT's LoRA layers. Those of some quantised bases are of other classes, and compute as PEFT lets them."""
+    return (module for module in model.modules() if isinstance(module, PeftLinear))
 
 
 def install(model: PeftModel) -> None:
     """Lets a PEFT model of ours compute this way: LoRA on linear layers, without dropout."""
-    for _, layer in layers(model):
+    for layer in layers(model):
         layer.beside = None
         layer.forward = MethodType(_forward, layer)
 
 
 def apply_beside(model: PeftModel, entries: Sequence[Beside]) -> None:
-    """Applies adapters wherever the one that learns is; they stay as they are."""
-    found = dict(layers(model))
+    """Applies adapters wherever they are, also where nothing learns; they stay as they are."""
     downs: dict[str, list[Tensor]] = {}
     ups: dict[str, list[Tensor]] = {}
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
             downs.setdefault(path, []).append(torch.from_numpy(tensors.floats(factors.a)).float())
-            ups.setdefault(path, []).append(
-                torch.from_numpy(tensors.floats(factors.b)).float() * (entry.scale * factors.scaling)
-            )
+            up = torch.from_numpy(tensors.floats(factors.b)).float()
+            ups.setdefault(path, []).append(up * (entry.scale * factors.scaling))
+    switch = next(module for module in model.modules() if isinstance(module, LoraLayer))
     for path in downs:
-        if path not in found:
-            print(f"{path} of an adapter beside is not applied: nothing is trained there", file=sys.stderr)
-            continue
-        weight = found[path].weight
-        found[path].beside = (
-            torch.cat(downs[path]).to(weight.device, _computed(weight)),
-            torch.cat(ups[path], dim=1).to(weight.device, _computed(weight)),
-        )
+        try:
+            module = model.base_model.model.get_submodule(path)
+        except AttributeError as error:
+            raise InvalidAdapter(f"an adapter beside adapts {path}, which the base does not have") from error
+        factors = torch.cat(downs[path]).to(model.device), torch.cat(ups[path], dim=1).to(model.device)
+        if isinstance(module, PeftLinear):
+            module.beside = factors
+        else:
+            module.register_forward_hook(partial(_add_beside, switch, factors))
+
+
+def _add_beside(
+    switch: LoraLayer, factors: tuple[Tensor, Tensor], _layer: nn.Module, inputs: tuple[Tensor], output: Tensor
+) -> Tensor:
+    """The output of a layer that nothing learns in, unless all adapters are switched off."""
+    if switch.disable_adapters:
+        return output
+    down, up = (each.to(inputs[0].dtype) for each in factors)
+    return output + (inputs[0] @ down.t() @ up.t()).to(output.dtype)
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
@@ -119,8 +129,3 @@ class _LoraLinear(torch.autograd.Function):
         to_up = (gradient.t() @ projected[:, :rank]) * ctx.scaling
         through = gradient.view(*ctx.shape[:-1], -1) if weight is None else None
         return to_x, None, through, to_down.float(), to_up.float(), None, None, None
-
-
-def _computed(weight: Tensor) -> torch.dtype:
-    """Of factors beside a layer; one that is quantised has no dtype to compute in."""
-    return weight.dtype if weight.is_floating_point() else torch.float32

@@ -49,5 +49,6 @@ class AdapterState:
         save_file(weights, directory / lora.PEFT_WEIGHTS, {"format": "pt"})
         config = self.model.peft_config["default"]
         config.inference_mode = True
-        config.target_modules = sorted(config.target_modules)  # a set's order differs from process to process
+        if not isinstance(config.target_modules, str):  # one that is a pattern stays; a set's order differs each time
+            config.target_modules = sorted(config.target_modules)
         config.save_pretrained(directory)

@@ -74,7 +74,7 @@ def load(job: Job) -> TorchTrainer:
     torch.set_num_threads(job.settings.threads)
     torch.manual_seed(job.settings.seed)
     base = _base(Path(job.base), job.settings, _device())
-    packed = attention.install(base)
+    packed = attention.install(base, job.settings.max_tokens)
     if not packed:
         print("this base cannot learn from rows without padding: its rows are padded", file=sys.stderr)
     model = _continued(base, job) if job.parent_path else _new(base, job)
@@ -94,6 +94,11 @@ def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Mo
         )
     except ImportError as error:  # a package for a method that is not known here
         raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    for module in model.modules():  # what is random would tell a teacher from itself, and a run from its continuation
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
     return model if quantised else model.to(device)
 
 

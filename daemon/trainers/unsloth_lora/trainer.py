@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -70,7 +71,7 @@ class UnslothTrainer:
 
 
 class _LessonTrainer(SFTTrainer):
-    """An SFTTrainer whose batches are lessons: with weights, and anchors that pull towards the base."""
+    """An SFTTrainer whose batches are lessons: with weights, and anchors that pull towards their teachers."""
 
     def __init__(self, state: AdapterState, objective: Objective, tokenizer: Any, course: Course, scratch: str) -> None:
         self._course, self._objective = course, objective
@@ -154,7 +155,7 @@ def load(job: Job) -> UnslothTrainer:
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
         job.base,
         max_seq_length=min(settings.max_tokens, tokenised.context_tokens(Path(job.base))),
-        dtype=None if cuda else torch.float32,
+        dtype=getattr(torch, settings.dtype) if settings.dtype != "auto" else None if cuda else torch.float32,
         load_in_4bit=cuda and find_spec("bitsandbytes") is not None,
         use_gradient_checkpointing=_checkpointing(),
         local_files_only=True,
@@ -166,8 +167,11 @@ def load(job: Job) -> UnslothTrainer:
         use_gradient_checkpointing=_checkpointing(),
         random_state=settings.seed,
     )
+    model.peft_config["default"].base_model_name_or_path = job.copy_of or job.base
     if job.parent_path:
         _take_over(model, Path(job.parent_path))
+    for entry in job.beside:
+        print(f"{entry.adapter} is not applied beside: Unsloth's layers have no place for it", file=sys.stderr)
     return UnslothTrainer(model, tokenizer, settings)
 
 

@@ -186,13 +186,13 @@ def _prepare(settings: Settings, taught: Material) -> tuple[Home, Config]:
     base = settings.base or str(material.SHIPPED_BASE)
     home = Home(root)
     config.init(home, str(bases.resolve(base)))
-    training = "" if settings.base else material.SHIPPED_BASE_TRAINING
+    training, gate = ("", "") if settings.base else (material.SHIPPED_BASE_TRAINING, material.SHIPPED_BASE_GATE)
     # Tokens are compared between batches of different make-up, which only float32 keeps equal.
     home.config.write_text(
         f"base = {json.dumps(str(bases.resolve(base)))}\n\n"
         f'[worker]\ndtype = "float32"\n\n'
         f"[triggers.threshold]\nmin_examples = {len(taught.lines)}\n\n"
-        f"[gate]\nladder = []\n\n"  # one turn, one try
+        f"[gate]\nladder = []\n{gate}\n"  # one turn, one try
         f"[training]\ntrainer = {json.dumps(settings.trainer)}\n{training}"
     )
     return home, config.load(home)

@@ -353,6 +353,23 @@ def test_a_job_that_replays_it_is_withdrawn(trained: TrainedHome, signal: Make) 
     assert retract(home).withdrawn == (job.id,) and texts(home, SECRET) == []
 
 
+def test_an_anchor_of_its_own_domain_goes_alone(
+    trained: TrainedHome, signal: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a job that is held to what serves there; what else was taught stays its anchors."""
+    home, training = trained.home, trained_home.CONFIG.training
+    anchored = training.model_copy(update={"anchor_weight": 5.0, "replay_fraction": 0.0})
+    monkeypatch.setattr(trained_home, "CONFIG", trained_home.CONFIG.model_copy(update={"training": anchored}))
+    trained.turn([signal(i, id=f"s {i}", input=f"{SECRET.decode()} {i}?") for i in range(10)])
+    directory = trained.order(trained.batch([signal(100 + i) for i in range(10)]))
+    lost, *others = [each.id for each in jobs.read_examples(directory.examples) if each.anchor]
+    text = f"{SECRET.decode()} {lost.removeprefix('s ')}?".encode()
+    assert directory.examples in texts(home, text) and others
+    retract(home, lost)
+    left = jobs.read_examples(jobs.find(home, directory.id).examples)
+    assert texts(home, text) == [] and [each.id for each in left if each.anchor] == others
+
+
 def test_a_candidate_that_waits_is_withdrawn(trained: TrainedHome, signal: Make) -> None:
     """With the daemon down; under a running one the gate asks before it promotes."""
     home = trained.home

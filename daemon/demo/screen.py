@@ -73,6 +73,8 @@ class Screen:
         return None
 
     def _progress(self, facts: dict[str, Any]) -> None:
+        if facts.get("step") is None:  # it measures, and has no step to tell of
+            return
         if self.bar is None:
             columns = (
                 TextColumn("          training"),

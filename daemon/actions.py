@@ -185,12 +185,15 @@ def export_adapter(home: Home, adapter_id: str, form: Literal["peft", "mlx"], to
         raise Conflict(f"{to} exists already", "Name a directory that is not there yet")
     path = home.adapter(made.id)
     weights = adapters.weights(home, made)
-    with files.new_directory(to) as aside:
-        if form == "mlx":
-            mlx_format.write(aside, weights, bases.layers(Path(made.base)))
-        else:
-            for name in (lora.PEFT_WEIGHTS, lora.CONFIG, adapters.MANIFEST):
-                files.put(aside / name, (path / name).read_bytes())
+    try:
+        with files.new_directory(to) as aside:
+            if form == "mlx":
+                mlx_format.write(aside, weights, bases.layers(Path(made.base)))
+            else:
+                for name in (lora.PEFT_WEIGHTS, lora.CONFIG, adapters.MANIFEST):
+                    files.put(aside / name, (path / name).read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"{to} cannot be written: {error.strerror or error}", "Name another directory") from error
     return made
 
 

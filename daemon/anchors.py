@@ -74,7 +74,10 @@ async def ensure(home: Home, config: Config, fingerprint: str, worker: WorkerCli
 
 
 async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoResponse) -> list[Anchor]:
-    """Distinct prompts with their answers; empty ones are left out, so there can be fewer than asked for."""
+    """Distinct prompts with their answers; empty ones are left out, so there can be fewer than asked for.
+
+    Raises errors.GenomeError where one cannot be asked for.
+    """
     tokens, limiter = config.gate.anchor_tokens, anyio.CapacityLimiter(AT_ONCE)
     found: dict[str, Anchor] = {}
 
@@ -96,7 +99,10 @@ async def sample(config: Config, worker: WorkerClient, info: pb.GetServerInfoRes
                     digest = hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:16]
                     found[prompt] = Anchor(id=f"anchor-{digest}", prompt=prompt, answer=answer)
 
-    async with anyio.create_task_group() as group:
-        for index in range(config.gate.anchors):
-            group.start_soon(one, index)
+    try:
+        async with anyio.create_task_group() as group:
+            for index in range(config.gate.anchors):
+                group.start_soon(one, index)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed  # a worker that is away is told as one, not as a group of many
     return sorted(found.values(), key=lambda anchor: anchor.id)

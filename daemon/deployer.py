@@ -69,7 +69,8 @@ class Deployer:
         self.deployed[promotion.persona] = promotion.number
         self.announcer.tell(
             "deployed", persona=promotion.persona, promotion=promotion.number, generation=answer.generation,
-            stack=[entry.adapter for entry in promotion.stack], share=promotion.share, load_ms=load_ms, swap_ms=swap_ms,
+            adapters=[entry.adapter for entry in promotion.stack], share=promotion.share, load_ms=load_ms,
+            swap_ms=swap_ms,
         )  # fmt: skip
 
     def _desired(self, promotion: Promotion) -> tuple[dict[str, Variants], list[StackEntry]]:

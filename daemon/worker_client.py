@@ -160,9 +160,12 @@ class WorkerClient:
             async with limiter:
                 found[index] = await self.reply(requests[index], seconds)
 
-        async with anyio.create_task_group() as group:
-            for index in range(len(requests)):
-                group.start_soon(one, index)
+        try:
+            async with anyio.create_task_group() as group:
+                for index in range(len(requests)):
+                    group.start_soon(one, index)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed  # a worker that is away is told as one, not as a group of many
         return found
 
     def _translated(self) -> _Translated:

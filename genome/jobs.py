@@ -161,8 +161,8 @@ class Event(BaseModel):
 
     event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
     """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
-    was made. checkpoint: it can go on from here. stopped: it was asked to stop and can go on. finished: the adapter
-    lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    was made, or part of what the run is compared with was measured. checkpoint: it can go on from here. stopped: it was
+    asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason."""
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     step: int | None = None

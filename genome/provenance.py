@@ -220,9 +220,10 @@ def trains_on(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, st
 
 
 def holds(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, str]) -> bool:
-    """The same, or whether one of another domain has it as an anchor: its text, without learning it."""
+    """The same, or whether one of the persona's, of this domain or another, has it as an anchor: its text, without
+    learning it."""
     found = _examples(directory, signal_id)
-    return (False, names) in found or any(anchor and job[0] == names[0] and job != names for anchor, job in found)
+    return (False, names) in found or any(anchor and job[0] == names[0] for anchor, job in found)
 
 
 def lines_of(directory: jobs.JobDirectory, signal_id: str) -> tuple[bytes, list[tuple[int, int, jobs.Example]]]:

@@ -22,8 +22,9 @@ from genome.jobs import Job, JobDirectory
 from genome.layout import Home
 from genome.promotions import Stack
 
-REHEARSED = b'"teacher":"parent"'
-"""Every example of a rehearsal holds it, and no other line: in what anybody said the quotes would be escaped."""
+REHEARSED = (b'"prompt":"', b'"teacher":"parent"')
+"""Every example of a rehearsal holds both, and no other line: an anchor of the base has another teacher, and one that
+was taught has messages. In what anybody said the quotes would be escaped."""
 
 
 class Rehearsal(BaseModel):
@@ -132,6 +133,7 @@ def forget(home: Home, persona: str) -> None:
 def scrub(directory: JobDirectory) -> None:
     """Takes the rehearsal out of a job's examples."""
     data = directory.examples.read_bytes() if directory.examples.exists() else b""
-    if REHEARSED in data:
-        lines = data.splitlines(keepends=True)
-        files.write(directory.examples, [line for line in lines if REHEARSED not in line])
+    lines = data.splitlines(keepends=True)
+    kept = [line for line in lines if not all(part in line for part in REHEARSED)]
+    if len(kept) < len(lines):
+        files.write(directory.examples, kept)

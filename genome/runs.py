@@ -9,7 +9,7 @@ from typing import Any
 from genome.jobs import Event, JobDirectory
 
 COUNTS = ("signals", "anchors", "validation", "cut", "left_out")
-"""What a trainer says of its examples in its first event; docs/trainers.md has their meaning."""
+"""What a trainer says of its examples before its first step; docs/trainers.md has their meaning."""
 
 
 def loss_curve(events: Iterable[Event]) -> dict[int, float]:

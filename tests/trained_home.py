@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import whole_home
 from fixed import NOW
 
 from daemon import orders
-from genome import adapters, batches, jobs, registry, rejected
+from genome import adapters, batches, fsck, jobs, registry, rejected, retraction
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -27,6 +27,8 @@ CONFIG = Config.model_validate(
 )  # fmt: skip
 POLICY = HeldOutPolicy(0.3, 150)
 PERSONA, DOMAIN = "helper", "git"
+SECRET = b"xyzzy-secret"
+Make = Callable[..., Any]
 
 
 @dataclass
@@ -104,3 +106,32 @@ def texts(home: Home, wanted: bytes) -> list[Path]:
         if wanted in data:
             found.append(path)
     return found
+
+
+def secret(signal: Make, number: int = 0, **fields: Any) -> Any:
+    """A signal whose text is found nowhere else."""
+    text = SECRET.decode()
+    given = {"input": f"{text} question {number}", "wrongOutput": f"{text} no", "correctOutput": f"{text} {number}"}
+    return signal(number, **{**given, "context": text, "session": text, "id": "the-secret", **fields})
+
+
+def retract(home: Home, signal_id: str = "the-secret") -> retraction.Outcome:
+    return retraction.retract(home, signal_id, "by mistake", NOW)
+
+
+def whole(home: Home) -> dict[str, int]:
+    """The counts of a home in which nothing is wrong."""
+    report = fsck.check(home)
+    assert [f"{problem.path}: {problem.what}" for problem in report.problems] == []
+    counts = dict(report.counts)
+    assert counts.pop("accepted") == sum(counts.values()) - counts.pop("rejected")
+    return counts
+
+
+def trains(signal: Make, trained: TrainedHome, first: int, **fields: Any) -> list[Any]:
+    """Ten signals with the secret among them, which is one that is not held out."""
+    for number in range(first, first + 1000):
+        lines = [secret(signal, number, **fields), *(signal(first + 2000 + i) for i in range(9))]
+        if "the-secret" not in batches.hold_out([from_signal(line) for line in lines], POLICY):
+            return lines
+    raise AssertionError("it is always held out")

@@ -67,12 +67,14 @@ class Screen:
             self.bar.stop()
             self.bar = None
         if sentence := SENTENCES.get(name):
-            stack = ", ".join(facts.get("stack", [])) or "the base alone"
+            stack = ", ".join(facts.get("adapters", [])) or "the base alone"
             verdict = "promotes" if facts.get("promote") else "refuses"
             self.say(sentence.format_map({**facts, "stack": stack, "verdict": verdict}))
         return None
 
     def _progress(self, facts: dict[str, Any]) -> None:
+        if facts.get("step") is None:  # it measures, and has no step to tell of
+            return
         if self.bar is None:
             columns = (
                 TextColumn("          training"),

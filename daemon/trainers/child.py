@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NICENESS = 10
 SECONDS_BETWEEN_PROGRESS = 0.5
+SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -124,6 +125,19 @@ class Progress:
             best_validation_loss=watch.best,
             best_step=watch.best_step,
         )
+
+
+class Comparing:
+    """Says every few seconds that a run measures what it is compared with: one that is silent for long is stopped."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._said = channel, time.monotonic()
+
+    def told(self, done: int, of: int) -> None:
+        """So many texts of so many are measured. Of the steps nothing is said: where a run goes on may not be known."""
+        if time.monotonic() - self._said >= SECONDS_BETWEEN_COMPARISONS:
+            self._said = time.monotonic()
+            self._channel.say("progress", compared=done, to_compare=of, memory_mb=memory_mb())
 
 
 def memory_mb() -> float:

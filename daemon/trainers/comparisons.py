@@ -5,14 +5,17 @@ It follows from the job alone, so a run that goes on measures it again instead o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from daemon.trainers.batches import Batch, batches
 from daemon.trainers.examples import Distributions, Examples, Tokens, Wrong
+
+Tell = Callable[[int, int], None]
+"""Called after each pass: (texts measured so far, of how many). All of them can take many minutes on a CPU."""
 
 
 class Measured(Protocol):
@@ -29,11 +32,12 @@ class Measured(Protocol):
         """At every place of the batch: of the bare base, or with all adapters."""
 
 
-def prepared(examples: Examples, model: Measured) -> Examples:
+def prepared(examples: Examples, model: Measured, tell: Tell) -> Examples:
     """``examples`` with a teacher for each anchor and a reference for each pair."""
-    taught = _taught([anchor for anchor in examples.anchors if not anchor.of_parent], model, of_base=True)
-    taught |= _taught([anchor for anchor in examples.anchors if anchor.of_parent], model, of_base=False)
-    preferred = _preferred(examples.pairs, model)
+    passes = _Passes(model, len(examples.anchors) + 2 * len(examples.pairs), tell)
+    taught = _taught([anchor for anchor in examples.anchors if not anchor.of_parent], passes, of_base=True)
+    taught |= _taught([anchor for anchor in examples.anchors if anchor.of_parent], passes, of_base=False)
+    preferred = _preferred(examples.pairs, passes)
     return replace(
         examples,
         signals=[preferred.get(signal, signal) for signal in examples.signals],
@@ -41,17 +45,35 @@ def prepared(examples: Examples, model: Measured) -> Examples:
     )
 
 
-def loss(examples: Sequence[Tokens], model: Measured) -> float:
+def loss(examples: Sequence[Tokens], model: Measured, tell: Tell) -> float:
     """Mean cross-entropy of response tokens in nats, weighted as a step's."""
-    found = _log_probabilities([_row(example.prompt, example.response) for example in examples], model)
+    passes = _Passes(model, len(examples), tell)
+    found = _log_probabilities([_row(example.prompt, example.response) for example in examples], passes)
     total = sum(example.weight * len(example.response) for example in examples)
     return -sum(example.weight * value for example, value in zip(examples, found, strict=True)) / total
 
 
-def _taught(anchors: Sequence[Tokens], model: Measured, of_base: bool) -> dict[Tokens, Tokens]:
+@dataclass
+class _Passes:
+    """A model's passes over all that is to be measured."""
+
+    model: Measured
+    of: int
+    """Texts."""
+    tell: Tell
+    done: int = 0
+
+    def over(self, rows: Sequence[Tokens]) -> Iterator[Batch]:
+        for batch in batches(rows, self.model.pass_tokens, self.model.padded):
+            yield batch
+            self.done += len(batch.examples)
+            self.tell(self.done, self.of)
+
+
+def _taught(anchors: Sequence[Tokens], passes: _Passes, of_base: bool) -> dict[Tokens, Tokens]:
     found: dict[Tokens, Tokens] = {}
-    for batch in batches(anchors, model.pass_tokens, model.padded):
-        given = model.distributions(batch, of_base)
+    for batch in passes.over(anchors):
+        given = passes.model.distributions(batch, of_base)
         edges = np.cumsum([len(anchor.response) for anchor in batch.examples])[:-1]
         parts = zip(
             np.split(given.tokens.astype(np.int32), edges), np.split(given.log_probabilities, edges), strict=True
@@ -61,9 +83,9 @@ def _taught(anchors: Sequence[Tokens], model: Measured, of_base: bool) -> dict[T
     return found
 
 
-def _preferred(pairs: Sequence[Tokens], model: Measured) -> dict[Tokens, Tokens]:
-    right = _log_probabilities([_row(pair.prompt, pair.response) for pair in pairs], model)
-    wrong = _log_probabilities([_row(pair.prompt, pair.wrong.response) for pair in pairs if pair.wrong], model)
+def _preferred(pairs: Sequence[Tokens], passes: _Passes) -> dict[Tokens, Tokens]:
+    right = _log_probabilities([_row(pair.prompt, pair.response) for pair in pairs], passes)
+    wrong = _log_probabilities([_row(pair.prompt, pair.wrong.response) for pair in pairs if pair.wrong], passes)
     return {
         pair: replace(pair, wrong=Wrong(pair.wrong.response, reference))
         for pair, reference in zip(pairs, zip(right, wrong, strict=True), strict=True)
@@ -71,10 +93,10 @@ def _preferred(pairs: Sequence[Tokens], model: Measured) -> dict[Tokens, Tokens]
     }
 
 
-def _log_probabilities(rows: Sequence[Tokens], model: Measured) -> list[float]:
+def _log_probabilities(rows: Sequence[Tokens], passes: _Passes) -> list[float]:
     found: dict[Tokens, float] = {}
-    for batch in batches(rows, model.pass_tokens, model.padded):
-        found |= dict(zip(batch.examples, model.log_probabilities(batch).tolist(), strict=True))
+    for batch in passes.over(rows):
+        found |= dict(zip(batch.examples, passes.model.log_probabilities(batch).tolist(), strict=True))
     return [found[row] for row in rows]
 
 

@@ -247,7 +247,8 @@ class _Run:
         max_tokens = min(job.settings.max_tokens, tokenised.context_tokens(base))
         objective = tokenised.objective(job.settings, lines)
         examples = tokenised.prepare(lines, tokenizer, stops, max_tokens, objective)
-        self.course = Course(comparisons.prepared(examples, self.trainer), job.settings, self._after_step)
+        prepared = comparisons.prepared(examples, self.trainer, child.Comparing(self.channel).told)
+        self.course = Course(prepared, job.settings, self._after_step)
 
     def _after_step(self, lesson: Lesson, losses: Losses) -> bool:
         self.progress.stepped(lesson, losses)
@@ -262,7 +263,8 @@ class _Run:
     def _validate(self) -> None:
         """Measures the validation loss, and keeps the adapter if it never was as low."""
         course = self.course
-        course.watch = course.watch.after(course.done, comparisons.loss(course.examples.validation, self.trainer))
+        loss = comparisons.loss(course.examples.validation, self.trainer, child.Comparing(self.channel).told)
+        course.watch = course.watch.after(course.done, loss)
         if course.watch.best_step == course.done:
             if self._best().exists():  # of a process that was killed after its last checkpoint
                 files.remove(self._best())

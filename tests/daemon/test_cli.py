@@ -218,6 +218,10 @@ def test_an_adapter_is_written_out_for_other_programs(
     assert bytes(theirs.a.data) == bytes(ours.a.data) and bytes(theirs.b.data) == bytes(ours.b.data)
     assert genome("adapter", "export", "helper/git-v1.1", "--format", "mlx", "--to", str(mlx))[0] == 5
     assert genome("adapter", "export", "helper/git-v9.9", "--to", str(tmp_path / "none"))[0] == 4
+    (tmp_path / "file").touch()
+    for nowhere in (Path("/proc/x"), tmp_path / "file" / "x"):  # also for root, who may write nearly everywhere
+        code, _, error = genome("adapter", "export", "helper/git-v1.1", "--to", str(nowhere))
+        assert code == 3 and f"{nowhere} cannot be written" in error
     weights = bytearray((here / lora.PEFT_WEIGHTS).read_bytes())
     weights[-1] ^= 1
     (here / lora.PEFT_WEIGHTS).write_bytes(weights)

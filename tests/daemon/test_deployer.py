@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from whole_home import turn
 
 from daemon.deployer import Deployer
@@ -100,6 +102,15 @@ async def test_a_canary_has_two_variants_until_it_ends(home: Home, signal: Calla
     registry.withdraw(home, NEW, time.time(), "worse")
     await deployer.step()
     assert worker.shown() == {"helper": [(OLD, 1.0)], "helper/git": [(OLD, 1.0)]} and worker.held.keys() == {OLD}
+
+
+async def test_a_terminal_shows_what_was_deployed(home: Home, signal: Callable[..., Any]) -> None:
+    """Its renderer takes a fact called ``stack`` for a traceback, and fails where that is a list."""
+    turn(home, [signal(number) for number in range(12)], True, time.time())
+    shown = io.StringIO()
+    log = structlog.wrap_logger(structlog.WriteLogger(shown), processors=[structlog.dev.ConsoleRenderer(colors=False)])
+    await Deployer(home, Worker(), Announcer(log)).step()  # type: ignore[arg-type]
+    assert "deployed" in shown.getvalue() and f"adapters=['{OLD}']" in shown.getvalue()
 
 
 async def test_a_broken_adapter_holds_up_no_other_persona(home: Home, signal: Callable[..., Any]) -> None:

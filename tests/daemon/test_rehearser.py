@@ -29,7 +29,7 @@ Make = Callable[..., Any]
 WANTED = 20
 CONFIG = Config.model_validate(
     {"base": "base", "gate": {"anchors": 12, "min_held_out": 2, "anchor_tokens": 7},
-     "training": {"trainer": "torch", "replay_fraction": 0.25, "rehearsal": WANTED}}
+     "training": {"trainer": "torch", "replay_fraction": 0.25, "rehearsal": WANTED, "taught_anchors": 0}}
 )  # fmt: skip
 
 

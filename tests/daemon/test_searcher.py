@@ -248,35 +248,29 @@ async def test_a_batch_is_searched_for_what_its_newest_verdict_says(home: Home, 
     assert searcher.refused_for(home, found.batch) == ["retention/golden"]
 
 
-async def test_a_refused_batch_is_searched_by_training_its_parts(home: Home, signal: Callable[..., Any]) -> None:
-    """Each probe is a job with a part of the signals, judged and never promoted. What it names is told, and the batch
-    can wait again."""
-    golden = home.golden("helper") / "mine.jsonl"
-    golden.parent.mkdir(parents=True)
-    golden.write_text('{"input": "who are you?", "correctOutput": "your helper"}\n')
+def test_only_what_was_refused_is_searched(home: Home, signal: Callable[..., Any]) -> None:
+    """A batch that waits to be trained may be as good as any."""
     into = Buffer(home, Intake())
     into.load()
     into.accept([from_signal(signal(i)) for i in range(40)], NOW)
     batch = batches.form(home, "helper", "git", "test", NOW, HeldOutPolicy(0.3, 150))
     assert batch is not None
-    bad = curriculum.training_part(home, batch)[13]
-    worker, announcer = Worker(forgets_by(home, bad.id)), Announcer()
     with pytest.raises(Conflict, match="was not set aside"):
         searcher.request(home, batch.id, 16, 1)
-    orders.order(home, CONFIG, batch, home.root, "f" * 64)
-    await runner(home, "works").step()
-    await gate(home, worker).step()
+
+
+async def test_a_refused_batch_is_searched_by_training_its_parts(home: Home, refused: Any) -> None:
+    """Each probe is a job with a part of the signals, judged and never promoted. What it names is told, and the batch
+    can wait again."""
+    found = await refused()
+    batch, bad = found.batch, found.bad
+    (text,) = (each.input for each in batches.signals(home, batch) if each.id == bad)
     assert searcher.ask(home, batch.id, 16, 1)["state"] == "searching"
-    loop = Searcher(home, CONFIG, home.root, "f" * 64, announcer, Alarm())
-    with announcer.watch() as events:
-        while home.search("helper", "git", batch.id).exists():
-            await loop.step()
-            await runner(home, "works").step()
-            await gate(home, worker).step()
+    with found.loop.announcer.watch() as events:
+        ended = await found.to_the_end(home)
         told = [event async for event in _so_far(events)]
-    assert [event.facts["signals"] for event in told if event.name == "poison_found"] == [[bad.id]]
-    found = searcher.ask(home, batch.id, 16, 1)
-    assert found["named"] == {bad.id: bad.input} and found["complete"] and bad.id in searcher.said(found)
+    assert [event.facts["signals"] for event in told if event.name == "poison_found"] == [[bad]]
+    assert ended["named"] == {bad: text} and ended["complete"] and bad in searcher.said(ended)
     assert registry.current(home, "helper") is None and jobs.refused(home, batch.id) == 1
     actions.restore(home, batch.id)
     assert pending.count(home, "helper", "git").examples == 40

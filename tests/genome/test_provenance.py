@@ -21,11 +21,6 @@ from genome.promotions import StackEntry
 Make = Callable[..., Any]
 
 
-@pytest.fixture
-def trained(home: Home) -> TrainedHome:
-    return TrainedHome(home)
-
-
 def test_a_version_leads_to_its_signals(trained: TrainedHome, signal: Make) -> None:
     """All it was trained on itself, replayed ones included, and where each lies now; its parents, batch and verdict."""
     home = trained.home

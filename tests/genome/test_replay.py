@@ -14,7 +14,6 @@ from fixed import NOW
 from trained_home import DOMAIN, PERSONA, TrainedHome
 
 from genome import batches, curriculum, registry, replay, retraction, scores
-from genome.layout import Home
 from genome.lines import from_signal
 from genome.replay import Lesson
 from genome.scores import Scores
@@ -22,11 +21,6 @@ from genome.scores import Scores
 Make = Callable[..., Any]
 DRAWS = 600
 """Batches that are drawn for, by their ids alone."""
-
-
-@pytest.fixture
-def trained(home: Home) -> TrainedHome:
-    return TrainedHome(home)
 
 
 def chosen(weights: dict[str, float], count: int, signal: Make, draws: int = DRAWS) -> Counter[str]:

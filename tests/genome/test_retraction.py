@@ -1,4 +1,4 @@
-"""What is taken back is gone from every file, is never trained on again, and what knew it is made again without it."""
+"""What is taken back is gone from every file, and is never trained on again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 import trained_home
-import whole_home
 from fixed import NOW
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from trained_home import DOMAIN, PERSONA, TrainedHome, texts
+from trained_home import DOMAIN, PERSONA, SECRET, Make, TrainedHome, retract, secret, texts, trains, whole
 
 from daemon import orders, planner, status, supervisor
 from genome import (
-    adapters,
     batches,
     curriculum,
     files,
@@ -36,49 +34,13 @@ from genome import (
 from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake, Prune
-from genome.errors import Conflict, InvalidInput, NotFound
+from genome.errors import InvalidInput
 from genome.jobs import Event, Result
 from genome.layout import Home
 from genome.lines import Line, from_signal
 from genome.segments import Origin, Stored
 
-Make = Callable[..., Any]
-SECRET = b"xyzzy-secret"
 EVERYTHING = pruning.DAY * 1000
-
-
-@pytest.fixture
-def trained(home: Home) -> TrainedHome:
-    return TrainedHome(home)
-
-
-def secret(signal: Make, number: int = 0, **fields: Any) -> Any:
-    """A signal whose text is found nowhere else."""
-    text = SECRET.decode()
-    given = {"input": f"{text} question {number}", "wrongOutput": f"{text} no", "correctOutput": f"{text} {number}"}
-    return signal(number, **{**given, "context": text, "session": text, "id": "the-secret", **fields})
-
-
-def retract(home: Home, signal_id: str = "the-secret") -> retraction.Outcome:
-    return retraction.retract(home, signal_id, "by mistake", NOW)
-
-
-def whole(home: Home) -> dict[str, int]:
-    """The counts of a home in which nothing is wrong."""
-    report = fsck.check(home)
-    assert [f"{problem.path}: {problem.what}" for problem in report.problems] == []
-    counts = dict(report.counts)
-    assert counts.pop("accepted") == sum(counts.values()) - counts.pop("rejected")
-    return counts
-
-
-def trains(signal: Make, trained: TrainedHome, first: int, **fields: Any) -> list[Any]:
-    """Ten signals with the secret among them, which is one that is not held out."""
-    for number in range(first, first + 1000):
-        lines = [secret(signal, number, **fields), *(signal(first + 2000 + i) for i in range(9))]
-        if "the-secret" not in batches.hold_out([from_signal(line) for line in lines], trained_home.POLICY):
-            return lines
-    raise AssertionError("it is always held out")
 
 
 def test_a_pending_signal_goes_and_its_neighbours_stay(trained: TrainedHome, signal: Make) -> None:
@@ -353,6 +315,23 @@ def test_a_job_that_replays_it_is_withdrawn(trained: TrainedHome, signal: Make) 
     assert retract(home).withdrawn == (job.id,) and texts(home, SECRET) == []
 
 
+def test_an_anchor_of_its_own_domain_goes_alone(
+    trained: TrainedHome, signal: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a job that is held to what serves there; what else was taught stays its anchors."""
+    home, training = trained.home, trained_home.CONFIG.training
+    anchored = training.model_copy(update={"anchor_weight": 5.0, "replay_fraction": 0.0})
+    monkeypatch.setattr(trained_home, "CONFIG", trained_home.CONFIG.model_copy(update={"training": anchored}))
+    trained.turn([signal(i, id=f"s {i}", input=f"{SECRET.decode()} {i}?") for i in range(10)])
+    directory = trained.order(trained.batch([signal(100 + i) for i in range(10)]))
+    lost, *others = [each.id for each in jobs.read_examples(directory.examples) if each.anchor]
+    text = f"{SECRET.decode()} {lost.removeprefix('s ')}?".encode()
+    assert directory.examples in texts(home, text) and others
+    retract(home, lost)
+    left = jobs.read_examples(jobs.find(home, directory.id).examples)
+    assert texts(home, text) == [] and [each.id for each in left if each.anchor] == others
+
+
 def test_a_candidate_that_waits_is_withdrawn(trained: TrainedHome, signal: Make) -> None:
     """With the daemon down; under a running one the gate asks before it promotes."""
     home = trained.home
@@ -377,43 +356,6 @@ def test_beside_a_daemon_a_running_job_is_left_to_the_runner(trained: TrainedHom
         assert directory.held.exists() and directory.state() == "failed" and texts(home, SECRET) == []
 
 
-def test_a_rebuild_goes_first_and_others_wait_for_it(trained: TrainedHome, signal: Make) -> None:
-    """What is trained meanwhile would not be in it; afterwards they go on from the clean version."""
-    home = trained.home
-    trained.turn(trains(signal, trained, 0))
-    other = trained.batch([signal(5000 + i) for i in range(10)])
-    directory = trained.order(other)
-    outcome = retraction.retract(home, "the-secret", "by mistake", NOW + EVERYTHING)
-    assert outcome.withdrawn == (directory.id,) and outcome.rebuild is not None
-    assert [batch.id for batch in planner.unordered(home)] == [outcome.rebuild.id]
-    made = trained.carry_through(outcome.rebuild)
-    assert [batch.id for batch in planner.unordered(home)] == [other.id]
-    again = trained.order(other)
-    assert again.job().parent == made
-    after = trained.train(again)
-    assert retraction.unwanted(home, again, registry.stack_of(home, PERSONA)) == ""
-    trained.judge(again)
-    assert provenance.tainted(home, after) == () and whole(home)["retracted"] == 1
-
-
-def test_a_rebuild_that_waits_is_replaced_by_one_without_the_next_signal(trained: TrainedHome, signal: Make) -> None:
-    """Its job is withdrawn if it had one, and no two rebuilds wait."""
-    home = trained.home
-    trained.turn([signal(i) for i in range(10)])
-    trained.turn(trains(signal, trained, 100))
-    first = retract(home).rebuild
-    assert first is not None and first.parent == "helper/git-v1.0"
-    directory = trained.order(first)
-    taught = provenance.versions(home)["helper/git-v1.0"].signals[0]
-    outcome = retract(home, taught)
-    second = outcome.rebuild
-    assert second is not None and second.parent is None and outcome.withdrawn == (directory.id,)
-    assert rebuilding.standing(home, PERSONA, DOMAIN) == [second] and whole(home)["retracted"] == 2
-    assert {example.id for example in jobs.read_examples(trained.order(second).examples)}.isdisjoint(
-        {"the-secret", taught}
-    )
-
-
 def test_an_ancestor_that_was_pruned_still_taints(trained: TrainedHome, signal: Make) -> None:
     """Its manifest outlives its weights; a rebuild goes on from no version that is not there."""
     home = trained.home
@@ -426,93 +368,6 @@ def test_an_ancestor_that_was_pruned_still_taints(trained: TrainedHome, signal: 
     assert "helper/git-v1.0" in outcome.marked and last in outcome.serving
     assert outcome.rebuild is not None and outcome.rebuild.parent is None and len(outcome.rebuild.rebuilds) == 4
     assert whole(home)["retracted"] == 1
-
-
-def test_what_a_rollback_left_behind_is_not_rebuilt(trained: TrainedHome, signal: Make) -> None:
-    """Only what the served version knew comes back."""
-    home = trained.home
-    trained.turn(trains(signal, trained, 0))
-    trained.turn([signal(1000 + i) for i in range(10)])
-    registry.roll_back(home, PERSONA, NOW, "test")
-    last = trained.turn([signal(2000 + i) for i in range(10)])
-    assert provenance.versions(home)[last].parent == "helper/git-v1.0"
-    batch = retract(home).rebuild
-    kept = [old.id for old in batches.archived(home, PERSONA, DOMAIN)]
-    assert batch is not None and batch.rebuilds == (kept[0], kept[2])
-
-
-def test_where_nothing_is_left_no_rebuild_is_queued(trained: TrainedHome, signal: Make) -> None:
-    """The way back is a rollback, and the outcome has the version that still serves."""
-    made = trained.turn([secret(signal)])
-    outcome = retract(trained.home)
-    assert outcome.rebuild is None and outcome.serving == (made,)
-
-
-def test_a_clean_version_is_rebuilt_from_the_base(trained: TrainedHome, signal: Make) -> None:
-    """By hand or by schedule: all its batches, and not while a job of the domain is under way."""
-    home = trained.home
-    with pytest.raises(NotFound, match="no archived batch"):
-        orders.rebuild(home, PERSONA, DOMAIN, "test")
-    trained.turn([signal(i) for i in range(10)])
-    trained.turn([signal(100 + i) for i in range(10)])
-    waiting = trained.order(trained.batch([signal(200 + i) for i in range(10)]))
-    with pytest.raises(Conflict, match=waiting.id):
-        orders.rebuild(home, PERSONA, DOMAIN, "test")
-    trained.train(waiting)
-    trained.judge(waiting)
-    batch = orders.rebuild(home, PERSONA, DOMAIN, "test")
-    assert batch.parent is None and len(batch.rebuilds) == 3
-    assert orders.rebuild(home, PERSONA, DOMAIN, "again") == batch
-    assert whole(home)["archived"] == 30
-    trained.carry_through(batch, promote=False)
-    assert whole(home)["archived"] == 30 and whole(home)["set aside"] == 0
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_rebuild_trains_what_it_should(
-    tmp_path_factory: pytest.TempPathFactory, signal: Make, data: st.DataObject
-) -> None:
-    """Of the archived batches after the newest clean ancestor: each signal once, but those retracted, superseded or
-    held out, and no question stands on both sides."""
-    made = Home(tmp_path_factory.mktemp("home") / "genome")
-    made.inbox.mkdir(parents=True)
-    trained, taught = TrainedHome(made), {}
-    for turn in range(data.draw(st.integers(1, 4), "batches")):
-        questions = data.draw(st.lists(st.integers(0, 25), min_size=3, max_size=8, unique=True), "questions")
-        trained.turn([signal(number, id=f"{turn}:{number}", correctOutput=f"{turn % 2}") for number in questions])
-        taught |= {f"{turn}:{number}": turn for number in questions}
-    gone = data.draw(st.sets(st.sampled_from(sorted(taught)), min_size=1, max_size=4), "retracted")
-    for each in sorted(gone):
-        outcome = retract(made, each)
-    counts = whole(made)
-    assert counts["retracted"] == len(gone)
-    known, taints = provenance.versions(made), provenance.taints(made)
-    assert {each for each, version in known.items() if gone & set(version.signals)} <= set(taints)
-    waiting = rebuilding.standing(made, PERSONA, DOMAIN)
-    served = rebuilding.serving(made, PERSONA, DOMAIN)
-    if served not in taints:
-        assert waiting == []
-        return
-    lineage = provenance.chain(known, served)
-    clean = next((each for each in lineage if each not in taints), None)
-    first = 0 if clean is None else 1 + list(reversed(lineage)).index(clean)
-    old = batches.archived(made, PERSONA, DOMAIN)
-    beaten = curriculum.superseded(made, PERSONA, DOMAIN)
-    lines = {each.id: each for batch in old for each in batches.signals(made, batch) if each.id not in beaten}
-    graduates = {name for batch in old[first:] for name in batch.graduates} & set(lines)
-    held = {name for batch in old[first:] for name in batch.held_out if name in lines} - graduates
-    own = {each.id for batch in old[first:] for each in batches.signals(made, batch) if each.id in lines}
-    asked = {lines[name].question for name in held}
-    wanted = sorted(name for name in (own | graduates) - held if lines[name].question not in asked)
-    if not wanted:
-        return
-    (batch,) = waiting
-    assert batch.parent == clean and outcome.rebuild in (batch, None)
-    assert sorted(each.id for each in curriculum.training_part(made, batch)) == wanted
-    assert {each.id for each in curriculum.held_out_part(made, batch)} == held
-    replayed = {each.id for each in curriculum.replay_part(made, batch, None, 0)}
-    assert replayed.isdisjoint({*wanted, *gone}) and replayed <= set(taught)
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -658,57 +513,6 @@ def test_a_job_held_by_hand_only_loses_the_line(trained: TrainedHome, signal: Ma
     assert len(jobs.read_examples(directory.examples)) == before - 1 and texts(home, SECRET) == []
 
 
-@pytest.mark.parametrize("to_base", [False, True])
-def test_a_rollback_to_what_is_clean_drops_the_rebuild(trained: TrainedHome, signal: Make, to_base: bool) -> None:
-    """Nothing tainted is served any more, so nothing is trained again; a job that waits for it ends."""
-    home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)]) if not to_base else None
-    trained.turn(trains(signal, trained, 100))
-    batch = retract(home).rebuild
-    assert batch is not None and batch.parent == clean
-    directory = trained.order(batch)
-    registry.roll_back(home, PERSONA, NOW, "at once", clean)
-    assert rebuilding.stale(home, batch)
-    assert planner.unordered(home) == [] and rebuilding.standing(home, PERSONA, DOMAIN) == []
-    assert jobs.find(home, directory.id).state() == "failed" and whole(home)["retracted"] == 1
-
-
-def test_a_rebuild_does_not_bring_back_what_feedback_withdrew(trained: TrainedHome, signal: Make) -> None:
-    """Neither its job, nor its candidate: another takes its place, which trains only what serves still knows."""
-    home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)])
-    trained.turn(trains(signal, trained, 100))
-    worse = trained.turn([signal(300 + i) for i in range(10)])
-    batch = retract(home).rebuild
-    assert batch is not None and batch.parent == clean and len(batch.rebuilds) == 2
-    directory = trained.order(batch)
-    trained.train(directory)
-    assert retraction.unwanted(home, directory, registry.stack_of(home, PERSONA)) == ""
-    registry.withdraw(home, worse, NOW, "worse")
-    batches.withdraw(home, batches.find(home, batch.rebuilds[1]), "worse")
-    reason = retraction.unwanted(home, directory, registry.stack_of(home, PERSONA))
-    assert batch.rebuilds[1] in reason
-    with files.locked(home.lock):
-        retraction.dismiss(home, directory, reason, NOW)
-    (again,) = planner.unordered(home)
-    assert (again.parent, again.rebuilds) == (clean, batch.rebuilds[:1]) and rebuilding.stale(home, again) == ""
-    trained.carry_through(again)
-    assert planner.unordered(home) == [] and retraction.served(home) == {}
-
-
-def test_a_rebuild_that_was_ordered_late_is_withdrawn(trained: TrainedHome, signal: Make) -> None:
-    """Whoever orders it: what feedback withdrew a moment ago is in none of the jobs that go on."""
-    home = trained.home
-    trained.turn(trains(signal, trained, 100))
-    trained.turn([signal(300 + i) for i in range(10)])
-    batch = retract(home).rebuild
-    assert batch is not None
-    registry.roll_back(home, PERSONA, NOW, "test")
-    assert trained.order(batch).state() == "failed"
-    (again,) = rebuilding.standing(home, PERSONA, DOMAIN)
-    assert again.rebuilds == batch.rebuilds[:1] and trained.order(again).state() == "waiting"
-
-
 def test_a_retraction_that_was_interrupted_is_ended_by_who_orders(trained: TrainedHome, signal: Make) -> None:
     """Beside a running daemon nobody else does for a day, and each job of the domain would be withdrawn again."""
     home = trained.home
@@ -723,87 +527,6 @@ def test_a_retraction_that_was_interrupted_is_ended_by_who_orders(trained: Train
             retraction.end_withdrawn(home, first)
         again = trained.order(batch)
     assert again.state() == "waiting" and again.id != first.id and whole(home)["retracted"] == 1
-
-
-def test_a_tainted_canary_is_not_rebuilt(trained: TrainedHome, signal: Make) -> None:
-    """What serves everybody is clean, so nothing would be brought up; once the canary serves everybody, it is."""
-    home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)])
-    batch = trained.batch(trains(signal, trained, 100))
-    directory = trained.order(batch)
-    made = trained.train(directory)
-    registry.promote(home, made, NOW, "better", directory.id, share=0.1)
-    batches.archive(home, batch)
-    jobs.complete(home, directory)
-    outcome = retract(home)
-    assert outcome.serving == (made,) and outcome.rebuild is None
-    with files.locked(home.lock):
-        retraction.settle(home, NOW)
-    assert rebuilding.standing(home, PERSONA, DOMAIN) == []
-    registry.graduate(home, PERSONA, NOW, "better")
-    with files.locked(home.lock):
-        retraction.settle(home, NOW)
-        retraction.settle(home, NOW)
-    (queued,) = rebuilding.standing(home, PERSONA, DOMAIN)
-    assert (queued.parent, queued.rebuilds) == (clean, (batch.id,))
-    trained.carry_through(queued, promote=False)
-    with files.locked(home.lock):
-        retraction.settle(home, NOW)
-    assert rebuilding.standing(home, PERSONA, DOMAIN) == []  # the gate refused it, and would again
-
-
-def imported(home: Home) -> str:
-    """A version that no batch of this home made, which serves."""
-    described = {"id": "helper/git-v0.9", "base_fingerprint": whole_home.BASE, "origin": "elsewhere", "created": 0}
-    made = adapters.install(home, whole_home.weights(9), "base", described)
-    registry.deploy(home, made.id, NOW, "test")
-    return made.id
-
-
-def test_what_was_imported_is_gone_on_from(trained: TrainedHome, signal: Make) -> None:
-    """No batch could bring it back: training all anew begins with it and not with the base."""
-    home = trained.home
-    there = imported(home)
-    trained.turn([signal(i) for i in range(10)])
-    trained.turn([signal(100 + i) for i in range(10)])
-    batch = orders.rebuild(home, PERSONA, DOMAIN, "test")
-    assert batch.parent == there and len(batch.rebuilds) == 2
-
-
-@pytest.mark.parametrize("tainted", [False, True])
-def test_what_was_imported_and_is_gone_is_not_thrown_away(trained: TrainedHome, signal: Make, tainted: bool) -> None:
-    """A rebuild is refused by name; a retraction queues none, and what serves goes on serving."""
-    home = trained.home
-    there = imported(home)
-    last = trained.turn(trains(signal, trained, 100))
-    files.make_directory(home.lineage(there).parent)
-    files.write(home.lineage(there), adapters.manifest(home, there).to_bytes())
-    files.remove(home.adapter(there))
-    if tainted:
-        outcome = retract(home)
-        assert outcome.serving == (last,) and outcome.rebuild is None and texts(home, SECRET) == []
-    with pytest.raises(Conflict, match=f"{there}.*imported"):
-        orders.rebuild(home, PERSONA, DOMAIN, "test")
-    assert batches.queued(home, PERSONA, DOMAIN) == []
-
-
-def test_a_rebuild_that_would_lose_what_was_promoted_meanwhile_is_replaced(trained: TrainedHome, signal: Make) -> None:
-    """The gate asks, dismisses it, and the next one has all."""
-    home = trained.home
-    trained.turn(trains(signal, trained, 0))
-    batch = retract(home).rebuild
-    assert batch is not None
-    late = trained.batch([signal(5000 + i) for i in range(10)])
-    last = trained.carry_through(late)
-    directory = trained.order(batch)
-    trained.train(directory)
-    reason = retraction.unwanted(home, directory, registry.stack_of(home, PERSONA))
-    assert late.id in reason and rebuilding.serving(home, PERSONA, DOMAIN) == last
-    with files.locked(home.lock):
-        retraction.dismiss(home, directory, reason, NOW)
-    (again,) = rebuilding.standing(home, PERSONA, DOMAIN)
-    assert again.id != batch.id and again.rebuilds == (*batch.rebuilds, late.id)
-    assert jobs.find(home, directory.id).state() == "failed" and whole(home)["retracted"] == 1
 
 
 def test_a_candidate_that_was_promoted_stays_so(trained: TrainedHome, signal: Make) -> None:
@@ -836,19 +559,6 @@ def test_what_the_gate_finds_unwanted_is_ordered_again(trained: TrainedHome, sig
         assert retraction.unwanted(home, again, ()) == ""
 
 
-def test_what_a_rebuild_goes_on_from_is_not_pruned(trained: TrainedHome, signal: Make) -> None:
-    """However old it is, and though nothing serves it."""
-    home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)])
-    trained.turn(trains(signal, trained, 100))
-    for first in (5000, 6000):
-        trained.turn([signal(first + i) for i in range(10)])
-    batch = retract(home).rebuild
-    assert batch is not None and batch.parent == clean
-    done = pruning.carry_out(home, Prune(adapters_kept=1, rollback_days=0), NOW + EVERYTHING * 9)
-    assert home.adapter("helper/git-v1.1") in {act.path for act in done} and home.adapter(clean).exists()
-
-
 def test_a_damaged_file_keeps_no_daemon_from_starting(trained: TrainedHome, signal: Make) -> None:
     """An interrupted retraction that cannot be ended waits, and fsck says so; whole again, it is ended."""
     home = trained.home
@@ -867,27 +577,3 @@ def test_a_damaged_file_keeps_no_daemon_from_starting(trained: TrainedHome, sign
     supervisor.recover(home)
     assert texts(home, SECRET) == [] and whole(home)["retracted"] == 1
     assert tombstones.unfinished(home, PERSONA, DOMAIN) == []
-
-
-def test_a_rebuild_goes_on_from_no_version_that_is_gone(trained: TrainedHome, signal: Make) -> None:
-    """The newest clean one was pruned, so it begins with the base, and has its lessons too."""
-    home = trained.home
-    clean = trained.turn([signal(i) for i in range(10)])
-    trained.turn(trains(signal, trained, 100))
-    for first in (5000, 6000):
-        trained.turn([signal(first + i) for i in range(10)])
-    pruning.carry_out(home, Prune(adapters_kept=1, rollback_days=0), NOW + EVERYTHING * 9)
-    batch = retract(home).rebuild
-    assert not home.adapter(clean).exists()
-    assert batch is not None and batch.parent is None and len(batch.rebuilds) == 4
-
-
-def test_a_rebuild_of_what_is_not_archived_is_damage(trained: TrainedHome, signal: Make) -> None:
-    """It could not be ordered."""
-    home = trained.home
-    trained.turn([signal(i) for i in range(10)])
-    batch = orders.rebuild(home, PERSONA, DOMAIN, "test")
-    batch.model_copy(update={"rebuilds": ("batch-2025-01-01-001",)}).write(
-        home.queued(PERSONA, DOMAIN) / batch.id / "batch.json"
-    )
-    assert any("which is not archived" in problem.what for problem in fsck.check(home).problems)

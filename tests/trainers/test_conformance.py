@@ -197,7 +197,9 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_ends_with_the_bes
     stops = examples.stop_tokens(validated.base, tokenizer)
     prepared = examples.prepare(read_examples(validated.job / "train.jsonl"), tokenizer, stops, 256)
     assert len(prepared.signals) == len(SIGNALS)
-    assert comparisons.loss(prepared.validation, kept) == pytest.approx(best.validation_loss, rel=1e-5)
+    assert comparisons.loss(prepared.validation, kept, lambda _done, _of: None) == pytest.approx(
+        best.validation_loss, rel=1e-5
+    )
 
 
 def test_stopped_and_started_again_it_stops_early_at_the_same_step(validated: Trained, tmp_path: Path) -> None:

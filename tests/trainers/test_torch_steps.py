@@ -221,10 +221,14 @@ def trainer(model: Any) -> Iterator[TorchTrainer]:
     yield TorchTrainer(model, SETTINGS, attention.install(model, 128))
 
 
+def unheard(_done: int, _of: int) -> None:
+    """Nobody is told how far a measurement is."""
+
+
 def test_a_teacher_is_measured_once_and_is_the_bare_base_or_what_serves(trainer: TorchTrainer) -> None:
     """Held to itself nothing diverges; held to the base, what the adapter changed does."""
     anchors = [*rows(9, 4), *(Tokens(each.prompt, each.response, 1.0, of_parent=True) for each in rows(9, 4))]
-    prepared = comparisons.prepared(Examples([], anchors, 0, 0), trainer)
+    prepared = comparisons.prepared(Examples([], anchors, 0, 0), trainer, unheard)
     objective = Objective(ResponseLogits(trainer._model, packed=True), SETTINGS)
     kept = [objective.keep(batch).item() for part in (prepared.anchors[:2], prepared.anchors[2:])
             for batch in batches(part)]  # fmt: skip
@@ -255,7 +259,7 @@ def test_a_preference_is_dpos_against_the_model_the_run_began_with(trainer: Torc
     """As the run begins nothing is preferred yet: its loss is log 2. Then it is the paper's."""
     (right,) = rows(6)
     pair = Tokens(right.prompt, right.response, 1.0, wrong=Wrong([5, 6]))
-    prepared = comparisons.prepared(Examples([pair], [], 0, 0), trainer)
+    prepared = comparisons.prepared(Examples([pair], [], 0, 0), trainer, unheard)
     (batch,) = batches(prepared.signals)
     objective = Objective(ResponseLogits(trainer._model, packed=True), SETTINGS)
     assert objective.learn(batch)[1].item() == pytest.approx(np.log(2), abs=1e-5)

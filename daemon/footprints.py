@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -24,11 +25,14 @@ ON_A_GPU = {
     "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
+HIDDEN = ("", "-1")
+"""First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
 
 def uses_gpu(trainer: str) -> bool:
     """Whether a trainer takes an NVIDIA GPU here. Told without importing torch."""
-    if trainer not in ON_A_GPU or shutil.which("nvidia-smi") is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if trainer not in ON_A_GPU or visible in HIDDEN or shutil.which("nvidia-smi") is None:
         return False
     try:
         return not version("torch").endswith("+cpu")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -403,6 +403,14 @@ def complete(home: Home, directory: JobDirectory) -> JobDirectory:
     target = home.completed_jobs / directory.id
     files.move(directory.path, target)
     return JobDirectory(target)
+
+
+def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:
+    """What ``settings`` mean for these examples: auto learns from pairs where there are enough of them."""
+    if settings.objective != "auto":
+        return settings.objective
+    pairs = sum(example.rejected is not None and not example.validation for example in examples)
+    return "sft+dpo" if pairs >= settings.min_pairs else "sft"
 
 
 def read_examples(path: Path) -> list[Example]:

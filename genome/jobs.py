@@ -122,6 +122,11 @@ class Job(Record):
     created: int
     """Milliseconds since 1970."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the adapters it is trained with: the parent, and those beside it."""
+        return (*((self.parent,) if self.parent else ()), *(each.adapter for each in self.beside))
+
 
 class Example(BaseModel):
     """One line of train.jsonl. The last message is the response: loss is taken on it and its end of sequence alone."""

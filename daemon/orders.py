@@ -163,7 +163,9 @@ def _examples(home: Home, config: Config, batch: Batch, job: Job, rung: Rung) ->
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
     half_life = config.training.replay_half_life_days
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
-    measured = validation.chosen(new, config.training.validation_fraction, batch.id)
+    # A service measures nothing of ours: there, what is only measured on would be kept from it for nothing.
+    fraction = 0.0 if catalog.is_remote(job.trainer) else config.training.validation_fraction
+    measured = validation.chosen(new, fraction, batch.id)
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved, half_life)]:
         yield Example(
             id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal),

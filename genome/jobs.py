@@ -17,11 +17,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genome import files
 from genome.bases import Described
@@ -161,7 +162,7 @@ class Example(BaseModel):
 class Event(BaseModel):
     """One line a trainer prints, and one line of events.jsonl. Unknown keys are kept: trainers may say more."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)  # JSON has no word for those
 
     event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
     """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
@@ -254,10 +255,14 @@ class JobDirectory:
         files.append(self.events_file, event.model_dump_json(exclude_none=True).encode() + b"\n")
 
     def events(self) -> list[Event]:
+        """What was recorded, oldest first. A line that cannot be read is passed over; `genome fsck` names it."""
         if not self.events_file.exists():
             return []
-        lines = self.events_file.read_bytes().split(b"\n")[:-1]
-        return [Event.model_validate_json(line) for line in lines]
+        found = []
+        for line in self.events_file.read_bytes().split(b"\n")[:-1]:
+            with suppress(ValidationError):
+                found.append(Event.model_validate_json(line))
+        return found
 
     def starts(self) -> int:
         """How often a trainer process was started for this job without being asked to stop."""

@@ -62,6 +62,11 @@ def main() -> int:
             sys.stdout.buffer.write(line + b"\n")
         sys.stdout.flush()
         say("progress", step=2, steps=2)
+    if mode == "no numbers":
+        for fact in ("losses", "loss", "time", "memory_mb", "learning_rate", "eta_seconds"):
+            for value in (float("nan"), float("inf")):
+                say("progress", step=1, **{fact: [value] if fact == "losses" else value})
+        say("progress", step=2, steps=2)
     if mode == "nothing":
         return 0
     assert json.loads((job / "job.json").read_text())["id"] == job.name

@@ -21,7 +21,7 @@ from daemon import actions, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
-from genome import adapters, batches, files, jobs
+from genome import adapters, batches, files, fsck, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
@@ -192,6 +192,28 @@ async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDire
     assert highest < 8 * process.MAX_LINE_BYTES
     assert sum(event.name == "trainer_said" for event in told) == MOST_GARBAGE_TOLD
     assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
+
+
+async def test_an_event_whose_numbers_are_none_is_no_event(home: Home, ordered: JobDirectory) -> None:
+    """NaN and infinity could not be read again: such a line is passed over like any other that is no event."""
+    run = runner(home, "no numbers")
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
+    await run.step()
+    assert ordered.state() == "judging"
+    assert sum(event.name == "trainer_said" for event in told) == 12
+    assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
+
+
+async def test_an_event_that_cannot_be_read_stops_nothing(home: Home, ordered: JobDirectory) -> None:
+    """Written by an earlier version, or damaged: it is passed over, and fsck names it."""
+    torn = b'{"event":"progress","time":1.0,"step":1,"losses":[null]}'
+    ordered.events_file.write_bytes(b'{"event":"started","time":0.0}\n' + torn + b"\n")
+    assert [event.event for event in ordered.events()] == ["started"]
+    assert [problem.what for problem in fsck.check(home).problems if problem.path == ordered.events_file] == [
+        "line 2 is no event"]  # fmt: skip
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
 
 
 async def test_an_overlong_line_ends_at_its_newline(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from genome import adapters, fairness, files, jobs, lora, retraction, runs
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter, NotFound
 from genome.fairness import Waiting
-from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
+from genome.jobs import Event, Job, JobDirectory, Result
 from genome.layout import Home
 
 LAST_WORDS_BYTES = 2000
@@ -77,6 +77,8 @@ class Runner:
         self._memory = self.admission or Admission(self.config.training)
         self._served_before = 0.0
         self._short: Short | None = None
+        self._asked = False
+        """Whether this process was asked to stop because it was held or paused. One that stops by itself has failed."""
 
     async def step(self) -> float | None:
         """Runs every job that may run to its end, by turns of the personas. One that there is no memory for waits, and
@@ -175,7 +177,7 @@ class Runner:
         if isinstance(granted, Short):
             await anyio.to_thread.run_sync(self._wait_for_memory, directory, job, granted)
             return None
-        status, self._short = None, None
+        status, self._short, self._asked = None, None, False
         try:
             status = await self._process(directory, job, granted)
         finally:
@@ -236,6 +238,7 @@ class Runner:
     async def _stop_when_asked(self, directory: JobDirectory, child: process.Child) -> None:
         while not (directory.held.exists() or self.home.paused.exists()):
             await self.interrupt.wait(None)
+        self._asked = True
         await child.stop(self.config.daemon.shutdown_seconds)
 
     async def _stop_when_short(self, job: Job, child: process.Child) -> None:
@@ -298,11 +301,13 @@ class Runner:
 
     def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
-        if status == EXIT_STOPPED or self._short or directory.held.exists() or self.home.paused.exists():
+        if self._asked or self._short or directory.held.exists() or self.home.paused.exists():
             directory.record(Event(event="stopped"))
             self._tell("training_stopped", job=job.id)
             return
         reason = why(directory, status)
+        if directory.events()[-1].event != "failed":
+            directory.record(Event(event="failed", reason=reason))
         if directory.starts() >= self.config.training.max_starts:
             self._give_up(directory, job, f"after {directory.starts()} starts: {reason}")
             return

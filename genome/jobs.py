@@ -167,7 +167,7 @@ class Event(BaseModel):
     event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
     """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
     was made. checkpoint: it can go on from here. stopped: it was asked to stop and can go on. finished: the adapter
-    lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    lies in ``checkpoints/<job>/adapter``. failed: see reason; also of a process that ended without a word (runner)."""
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     step: int | None = None
@@ -265,9 +265,15 @@ class JobDirectory:
         return found
 
     def starts(self) -> int:
-        """How often a trainer process was started for this job without being asked to stop."""
-        events = [event.event for event in self.events()]
-        return events.count("started") - events.count("stopped")
+        """How often a trainer process was started for this job without being asked to stop. One that says it stopped
+        and fails after all was not: the last word counts."""
+        counted: list[bool] = []
+        for event in self.events():
+            if event.event == "started":
+                counted.append(True)
+            elif event.event in ("stopped", "failed") and counted:
+                counted[-1] = event.event == "failed"
+        return sum(counted)
 
     def state(self) -> State:
         result = self.result()

@@ -50,6 +50,9 @@ def main() -> int:
     if mode == "fails":
         say("failed", reason="there is no memory left")
         return 1
+    if mode == "stops by itself":
+        say("stopped", step=1, steps=2)
+        return EXIT_STOPPED
     if mode == "crashes":
         print("Traceback: it went wrong here", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGKILL)

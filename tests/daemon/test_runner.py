@@ -26,7 +26,7 @@ from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import DiskFull
 from genome.fairness import Waiting
-from genome.jobs import Example, Job, JobDirectory, Result, TrainingSettings
+from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
 
@@ -89,6 +89,7 @@ async def test_a_crash_after_the_install_makes_no_second_candidate(home: Home, o
         ("fails", "there is no memory left"),
         ("crashes", "killed by signal 9: the machine probably ran out of memory. Lower training.batch_size"),
         ("crashes", "Traceback: it went wrong here"),
+        ("stops by itself", "exit status 75"),
         ("exits 137", "exit status 137: the machine probably ran out of memory. Lower training.batch_size"),
     ],
 )
@@ -97,7 +98,7 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
 ) -> None:
     """The reason is kept with the job, the batch stays queued, and `training start --job` tries again."""
     run = runner(home, mode)
-    with pytest.raises(TrainerFailed, match=reason):
+    with anyio.fail_after(60), pytest.raises(TrainerFailed, match=reason):
         await run.step()
     told: list[Told] = []
     run.announcer.listeners.append(told.append)
@@ -243,10 +244,19 @@ async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: 
         await anyio.to_thread.run_sync(jobs.hold, home, ordered.id)
         run.interrupt.ring()
         await until_told(run, "training_stopped")
-    assert ordered.state() == "held" and ordered.starts() <= 0
+    assert ordered.state() == "held" and ordered.starts() == 0
     jobs.release(home, ordered.id)
     await runner(home, "works").step()
     assert ordered.state() == "judging"
+
+
+def test_a_start_that_was_stopped_is_counted_off_once(ordered: JobDirectory) -> None:
+    """Trainer and runner both say that it stopped; a trainer that says so and fails has failed."""
+    for event in ("started", "progress", "stopped", "stopped", "started", "failed", "started", "stopped", "failed"):
+        ordered.record(Event(event=event))
+    assert ordered.starts() == 2
+    ordered.record(Event(event="started"))
+    assert ordered.starts() == 3
 
 
 async def test_paused_training_starts_nothing(home: Home, ordered: JobDirectory) -> None:

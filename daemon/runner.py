@@ -38,6 +38,7 @@ HUNG = -1
 said so; yet nobody asked it to stop, and taken for that it would be started again for ever."""
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """What a process ends with that the kernel killed, by itself or as a shell tells it."""
+ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class TrainerFailed(GenomeError):
@@ -147,9 +148,7 @@ class Runner:
             try:
                 found = await anyio.to_thread.run_sync(self._install, directory, job)
             except InvalidAdapter as error:
-                if isinstance(error.__cause__, OSError):
-                    raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
-                await anyio.to_thread.run_sync(self._give_up, directory, job, f"its adapter is unusable: {error}")
+                await anyio.to_thread.run_sync(self._unusable, directory, job, error)
                 return
         if found is None:
             return  # it was withdrawn
@@ -312,6 +311,14 @@ class Runner:
             self._give_up(directory, job, f"after {directory.starts()} starts: {reason}")
             return
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
+
+    def _unusable(self, directory: JobDirectory, job: Job, error: InvalidAdapter) -> None:
+        """A broken disk is no fault of the adapter, so it is tried again like a trainer that failed; a file that is not
+        there is."""
+        broken = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ABSENT)
+        if broken and directory.starts() < self.config.training.max_starts:
+            raise error
+        self._give_up(directory, job, f"its adapter is unusable: {error}")
 
     def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
         if not self._conclude(directory, Result(reason=reason, train_seconds=runs.train_seconds(directory.events()))):

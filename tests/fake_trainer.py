@@ -77,6 +77,8 @@ def main() -> int:
     weights = checkpoints / "adapter" / lora.PEFT_WEIGHTS
     if mode == "half":
         weights.unlink()
+    if mode == "no config":
+        (checkpoints / "adapter" / lora.CONFIG).unlink()
     if mode == "torn":
         weights.write_bytes(weights.read_bytes()[:-8])
     say("finished", step=2, steps=2)

@@ -21,10 +21,10 @@ from daemon import actions, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
-from genome import adapters, batches, files, fsck, jobs
+from genome import adapters, batches, files, fsck, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Intake
-from genome.errors import DiskFull
+from genome.errors import DiskFull, InvalidAdapter
 from genome.fairness import Waiting
 from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
@@ -114,7 +114,7 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     assert ordered.state() == "judging"
 
 
-@pytest.mark.parametrize("mode", ["nothing", "half", "torn"])
+@pytest.mark.parametrize("mode", ["nothing", "half", "no config", "torn"])
 async def test_success_without_a_whole_adapter_is_a_failure(
     home: Home, ordered: JobDirectory, signal: Callable[..., Any], mode: str
 ) -> None:
@@ -122,7 +122,8 @@ async def test_success_without_a_whole_adapter_is_a_failure(
     after = order(home, signal, 2, "other")
     run = runner(home, mode)
     run.command = only(home, ordered.id, run.command, "works")
-    await run.step()
+    with anyio.fail_after(60):
+        await run.step()
     result = jobs.find(home, ordered.id).result()
     assert result is not None and result.adapter is None and "unusable" in (result.reason or "")
     assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
@@ -177,6 +178,24 @@ async def test_a_full_disk_fails_no_job(home: Home, ordered: JobDirectory, monke
     shutil.rmtree(home.checkpoints(ordered.id) / "adapter")  # the fake trainer makes it anew
     await runner(home, "works").step()
     assert ordered.state() == "judging"
+
+
+async def test_a_disk_that_stays_broken_fails_the_job_in_the_end(
+    home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter that cannot be read is read again by the next start; max_starts counts those, too."""
+
+    def broken(*_arguments: Any) -> None:
+        raise InvalidAdapter("it cannot be read") from OSError(5, "Input/output error")
+
+    monkeypatch.setattr(lora, "read", broken)
+    run = runner(home, "works")
+    with pytest.raises(InvalidAdapter):
+        await run.step()
+    assert ordered.result() is None
+    shutil.rmtree(home.checkpoints(ordered.id) / "adapter")  # the fake trainer makes it anew
+    await run.step()
+    assert jobs.find(home, ordered.id).state() == "failed"
 
 
 async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDirectory) -> None:

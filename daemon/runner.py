@@ -180,7 +180,9 @@ class Runner:
         try:
             status = await self._process(directory, job, granted)
         finally:
-            self._memory.ended(job.id, for_memory=self._short is not None or status in KILLED)
+            ended = partial(self._memory.ended, job.id, self._short is not None or status in KILLED)
+            with anyio.CancelScope(shield=True):  # in a thread: another runner's look at a GPU may take seconds
+                await anyio.to_thread.run_sync(ended)
         return status
 
     async def _process(self, directory: JobDirectory, job: Job, granted: Granted) -> int:

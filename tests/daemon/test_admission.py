@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 from fixed import NOW, ROOT, SHIPPED_BASE
@@ -254,6 +255,27 @@ async def test_a_job_that_was_stopped_may_always_go_on_some_day(home: Home, sign
     for _ in range(9):
         admission.ended(ordered.id, for_memory=True)
     assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+
+
+async def test_the_loop_goes_on_while_a_job_is_struck_off(home: Home, signal: Callable[..., Any]) -> None:
+    """Another one may be asking a GPU meanwhile, which takes seconds; also when the daemon stops."""
+    turns: list[str] = []
+
+    class Watched(Admission):
+        def ended(self, job: str, for_memory: bool = False) -> None:
+            anyio.from_thread.run_sync(turns.append, job)
+            super().ended(job, for_memory)
+
+    first, second = order(home, signal, 1), order(home, signal, 2, "gh")
+    admission = Watched(CONFIG.training, Machine(1 << 19).read)
+    run = runner(home, Machine(1 << 19), "waits", admission)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        group.cancel_scope.cancel()
+    assert turns == [first.id] and admission.running == {}
+    await runner(home, Machine(1 << 19), "works", admission).step()
+    assert sorted(turns) == [first.id, first.id, second.id] and admission.running == {}
 
 
 async def test_others_that_fit_go_first(home: Home, signal: Callable[..., Any]) -> None:

@@ -19,7 +19,7 @@ ON_A_CPU = {
     "mlx": Library(process_bytes=300 * MIB, number_bytes=4, scores=True),
     "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=FRAGMENTED),
 }
-"""One that is not listed is taken for torch."""
+"""Of one that is not listed nobody knows; it is taken for torch where a guess will do."""
 ON_A_GPU = {
     "torch": Library(process_bytes=2048 * MIB, number_bytes=2),
     "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2),
@@ -38,6 +38,11 @@ def uses_gpu(trainer: str) -> bool:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
+
+
+def known(trainer: str) -> bool:
+    """Whether it was measured what a trainer takes."""
+    return trainer in ON_A_CPU
 
 
 def library(trainer: str, gpu: bool) -> Library:

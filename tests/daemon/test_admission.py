@@ -337,6 +337,54 @@ async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[
     assert Admission(CONFIG.training, Machine(FLOOR).read).admit(ordered, odd) == Granted()
 
 
+async def test_a_job_that_trains_elsewhere_is_no_part_of_it(home: Home, signal: Callable[..., Any]) -> None:
+    """It waits for no memory and is never stopped for it; nor does it shield the one that takes it."""
+    here, away = order(home, signal, 1), order(home, signal, 2, "gh")
+    machine = Machine(1 << 19)
+    admission = Admission(CONFIG.training, machine.read)
+    admission.admit(here, here.job())
+    machine.free = FLOOR - 1
+    remote = away.job().model_copy(update={"trainer": "fireworks"})
+    assert admission.admit(away, remote) == Granted()
+    assert admission.too_little(away.id, "fireworks") is None
+    assert admission.too_little(here.id, "torch") is not None
+
+
+@pytest.mark.parametrize("change", [{"base": "/nowhere"}, {"trainer": "command"}, {"trainer": "somebody's"}])
+async def test_what_nobody_knows_the_need_of_starts_above_the_floor(
+    home: Home, signal: Callable[..., Any], change: dict[str, str]
+) -> None:
+    """Never refused by a guess, however large; below the floor it waits, and running it is stopped. Each time it was,
+    twice as much must be free, but never more than the machine could have."""
+    ordered = order(home, signal)
+    longer = [Example(id="long", prompt="question " * 40000, response="answer " * 40000)] * 64
+    ordered.examples.write_bytes(b"".join(each.model_dump_json().encode() + b"\n" for each in longer))
+    job = ordered.job().model_copy(update=change)
+    machine = Machine(FLOOR, total=4 * FLOOR)
+    admission = Admission(CONFIG.training, machine.read)
+    assert isinstance(admission.admit(ordered, job), Granted)
+    machine.free = FLOOR - 1
+    assert admission.too_little(job.id, job.trainer) is not None
+    for wanted in (2 * FLOOR, 3 * FLOOR, 3 * FLOOR):
+        admission.ended(job.id, for_memory=True)
+        machine.free = wanted - 1
+        short = admission.admit(ordered, job)
+        assert isinstance(short, Short) and (short.need_mb, short.free_mb) == (wanted, wanted - 1)
+        machine.free = wanted
+        assert isinstance(admission.admit(ordered, job), Granted)
+
+
+async def test_what_a_guess_says_is_taken_from_nobody(home: Home, signal: Callable[..., Any]) -> None:
+    """A trainer that never says what memory it has does not keep others from starting; it is told a cut all the same,
+    of which it may take note."""
+    mine, other = order(home, signal, 1), order(home, signal, 2, "gh")
+    machine = Machine(most_and_least(other)[1])
+    admission = Admission(CONFIG.training, machine.read)
+    granted = admission.admit(mine, mine.job().model_copy(update={"trainer": "command"}))
+    assert isinstance(granted, Granted) and granted.environment.keys() == set(TOLD)
+    assert isinstance(admission.admit(other, other.job()), Granted)
+
+
 async def test_all_runners_of_a_daemon_share_what_is_free(home: Home) -> None:
     """Wired so, and to what the system says."""
     config = Config.model_validate({"base": "base", "training": {"max_jobs": 2}})

@@ -206,6 +206,9 @@ class Result(Record):
     """Of the trainer processes, start to exit, added over resumptions."""
 
 
+ENDED = "ended.json"
+"""Name of a file that a trainer leaves in the checkpoint directory where starting it again would be in vain, or be
+paid; `retry` removes it."""
 EXIT_STOPPED = 75
 """Exit status of a trainer that was told to stop and left a checkpoint to go on from (sysexits' EX_TEMPFAIL)."""
 
@@ -361,12 +364,13 @@ def release(home: Home, job: str) -> None:
 def retry(home: Home, directory: JobDirectory) -> None:
     """Makes a failed job wait again, as if it had never been started; its log and its newest checkpoint stay.
 
-    A finished adapter does not: it was the reason to fail.
+    A finished adapter does not, nor what a trainer wrote of its end: they were the reason to fail.
     """
     moved = JobDirectory(home.active_jobs / directory.id)
     files.move(directory.path, moved.path)
     # The result last: while it is there the job is a failed one, which the runner would only put back.
-    for stale in (moved.events_file, home.checkpoints(moved.id) / "adapter", moved.result_file):
+    checkpoints = home.checkpoints(moved.id)
+    for stale in (moved.events_file, checkpoints / "adapter", checkpoints / ENDED, moved.result_file):
         if stale.exists():
             files.remove(stale)
 

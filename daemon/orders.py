@@ -29,7 +29,7 @@ from genome.bases import Described
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
-from genome.jobs import Beside, Example, Job
+from genome.jobs import Beside, Example, Job, TrainingSettings
 from genome.layout import Home
 from genome.promotions import StackEntry
 from genome.quality import Verdict
@@ -75,13 +75,21 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     Then it is tried again as the next rung of ``gate.ladder`` says.
     """
     attempt = jobs.refused(home, batch.id) + 1
-    rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+    rung = _rung(config, attempt)
     job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
         update={"id": jobs.next_id(home, batch.id), "attempt": attempt}
     )
     directory = jobs.create(home, job, _examples(home, config, batch, job, rung), held)
     retraction.recheck(home, directory)
     return job
+
+
+def is_current(config: Config, job: Job) -> bool:
+    """Whether a job would be ordered as it was: by this trainer, with these settings, on this copy of its base."""
+    base = Path(job.copy_of or job.base)
+    copy = str(copies.resolve(base, config.training.base, "training.base"))
+    trainer = catalog.resolve(config.training.trainer, config.training.command)
+    return (trainer, _settings(config, _rung(config, job.attempt)), copy) == (job.trainer, job.settings, job.base)
 
 
 def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
@@ -105,12 +113,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
-    settings, trained_on = config.training.settings(), _trained_on(config, base)
-    factors = {
-        "learning_rate": settings.learning_rate * rung.learning_rate,
-        "epochs": settings.epochs * rung.epochs,
-        "anchor_weight": settings.anchor_weight * rung.anchors,
-    }
+    trained_on = _trained_on(config, base)
     return Job(
         id=jobs.job_id(batch.id),
         persona=batch.persona,
@@ -125,9 +128,23 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
         beside=tuple(_beside(home, entry) for entry in stack if entry.adapter != serves),
-        settings=settings.model_copy(update=factors),
+        settings=_settings(config, rung),
         created=int(time.time() * 1000),
     )
+
+
+def _rung(config: Config, attempt: int) -> Rung:
+    return config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+
+
+def _settings(config: Config, rung: Rung) -> TrainingSettings:
+    settings = config.training.settings()
+    factors = {
+        "learning_rate": settings.learning_rate * rung.learning_rate,
+        "epochs": settings.epochs * rung.epochs,
+        "anchor_weight": settings.anchor_weight * rung.anchors,
+    }
+    return settings.model_copy(update=factors)
 
 
 def _beside(home: Home, entry: StackEntry) -> Beside:

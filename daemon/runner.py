@@ -332,7 +332,7 @@ class Runner:
             persona=job.persona,
             domain=job.domain,
             reason=reason,
-            hint=f"genome training start --job {directory.id} tries again",
+            hint=f"genome training start --job {directory.id} tries again, as genome.toml says by then",
         )
 
     def _tell(self, event: str, **facts: Any) -> None:

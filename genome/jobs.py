@@ -375,6 +375,17 @@ def retry(home: Home, directory: JobDirectory) -> None:
             files.remove(stale)
 
 
+def replace(home: Home, directory: JobDirectory, reason: str) -> str:
+    """Withdraws a completed job that failed, so that its batch is ordered again; the id it will have. What it had
+    learned goes. Under the home's lock."""
+    if home.checkpoints(directory.id).exists():
+        files.remove(home.checkpoints(directory.id))
+    ended = directory.result() or Result()
+    said = f"{reason}; it had failed: {ended.reason}"
+    ended.model_copy(update={"reason": said, "withdrawn": True}).write(directory.result_file)
+    return next_id(home, directory.job().batch)
+
+
 def refused(home: Home, batch: str) -> int:
     """How often a candidate of this batch was refused."""
     ended = [directory for directory in completed(home) if of_batch(directory.id) == batch]

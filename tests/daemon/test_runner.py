@@ -17,20 +17,22 @@ import anyio.to_thread
 import pytest
 from fixed import NOW, ROOT
 
-from daemon import actions, process, supervisor
+from daemon import actions, orders, planner, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
 from genome import adapters, batches, files, fsck, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Intake
-from genome.errors import DiskFull, InvalidAdapter
+from genome.errors import Conflict, DiskFull, InvalidAdapter
 from genome.fairness import Waiting
 from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
 
-CONFIG = Config.model_validate({"base": "base", "training": {"max_starts": 2}})
+CONFIG = Config.model_validate(
+    {"base": "base", "training": {"max_starts": 2, "trainer": "command", "command": [sys.executable]}}
+)
 FAKE = ROOT / "tests" / "fake_trainer.py"
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +51,7 @@ def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:
     batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
     job = Job(
-        id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="fake", base="base",
+        id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="command", base="base",
         base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
@@ -336,6 +338,44 @@ async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, orde
     assert jobs.active(home) == [] and [done.state() for done in jobs.completed(home)] == ["failed"]
 
 
+async def test_a_failed_job_is_ordered_again_with_todays_settings(home: Home, ordered: JobDirectory) -> None:
+    """What its failure said to lower is lowered: the batch gets another job, and what the old one had learned goes."""
+    Result(reason="no memory", train_seconds=7.0).write(ordered.result_file)
+    failed = jobs.complete(home, ordered)
+    files.write(home.checkpoints(failed.id) / "step-1", b"")
+    lower = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rank": 8})})
+    again = actions.start(home, lower, "", "", failed.id)
+    assert again.job == f"{failed.id}.2" and not home.checkpoints(failed.id).exists()
+    result = failed.result()
+    assert result is not None and result.withdrawn and result.train_seconds == 7.0
+    assert result.reason == "asked for again with other settings; it had failed: no memory"
+    with pytest.raises(Conflict, match="ordered again by itself"):
+        actions.start(home, lower, "", "", failed.id)
+    (batch,) = planner.unordered(home)
+    made = orders.order(home, lower, batch, Path("base"), "f" * 64)
+    assert (made.id, made.attempt, made.settings.rank) == (again.job, 1, 8)
+
+
+async def test_a_failed_job_whose_settings_are_todays_goes_on_from_its_checkpoint(
+    home: Home, ordered: JobDirectory
+) -> None:
+    """Also a later attempt, whose settings are those of its rung; and one whose batch waits no more, as it is."""
+    Result(reason="no memory").write(ordered.result_file)
+    failed = jobs.complete(home, ordered)
+    files.write(home.checkpoints(failed.id) / "step-1", b"")
+    assert actions.start(home, CONFIG, "", "", failed.id).job == failed.id
+    assert (home.checkpoints(failed.id) / "step-1").exists() and ordered.state() == "waiting"
+    halved = ordered.job().settings.model_copy(update={"learning_rate": CONFIG.training.learning_rate / 2})
+    later = ordered.job().model_copy(update={"attempt": 2, "settings": halved})
+    assert orders.is_current(CONFIG, later)
+    for other in ({"trainer": "torch"}, {"attempt": 1}, {"copy_of": "base", "base": "copy"}):
+        assert not orders.is_current(CONFIG, later.model_copy(update=other))
+    ordered.job().model_copy(update={"batch": "batch-2025-11-20-009"}).write(ordered.path / "job.json")
+    Result(reason="no memory").write(ordered.result_file)
+    other_rank = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rank": 8})})
+    assert actions.start(home, other_rank, "", "", jobs.complete(home, ordered).id).job == failed.id
+
+
 async def test_a_retry_that_was_killed_can_be_asked_for_again(
     home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,8 +421,8 @@ def order(home: Home, signal: Callable[..., Any], number: int, persona: str, dom
     batch = batches.form(home, persona, domain, "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
     job = Job(
-        id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="fake", base="base",
-        base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+        id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="command",
+        base="base", base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
 

@@ -18,6 +18,7 @@ from genome.adapters import AdapterId, Manifest
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import Conflict, InvalidInput, NotFound
+from genome.jobs import JobDirectory
 from genome.layout import Home, check_name
 from genome.promotions import Promotion
 from genome.signals import METRIC, Defaults, from_object
@@ -86,7 +87,10 @@ def prepare(home: Home, config: Config, persona: str, domain: str) -> Started:
 
 
 def start(home: Home, config: Config, persona: str, domain: str, job: str) -> Started:
-    """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest."""
+    """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest.
+
+    A failed job whose trainer or settings are others by now is replaced: its batch is ordered again, as another job.
+    """
     if not job:
         batch = flush(home, config, persona, domain)
         return Started(batch.id, jobs.job_id(batch.id))
@@ -96,10 +100,20 @@ def start(home: Home, config: Config, persona: str, domain: str, job: str) -> St
         if result is not None and result.withdrawn:
             raise Conflict(f"{job} was withdrawn: {result.reason}", "Its batch is ordered again by itself")
         if directory.state() == "failed":
-            jobs.retry(home, directory)
+            job = _again(home, config, directory)
         else:
             jobs.release(home, job)
     return Started(batch_id, job)
+
+
+def _again(home: Home, config: Config, directory: JobDirectory) -> str:
+    """Of the job that trains what a failed one should have."""
+    job = directory.job()
+    waits = (home.queued(job.persona, job.domain) / job.batch).exists() and directory.path.parent == home.completed_jobs
+    if waits and not job.part and not orders.is_current(config, job):
+        return jobs.replace(home, directory, "asked for again with other settings")
+    jobs.retry(home, directory)
+    return job.id
 
 
 def rebuild(home: Home, persona: str, domain: str) -> Batch:

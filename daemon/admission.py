@@ -35,7 +35,8 @@ class TooLarge(GenomeError):
 
 @dataclass(frozen=True)
 class Granted:
-    """A training may start. Without a plan nobody knows what it needs: its base cannot be read, or memory cannot."""
+    """A training may start. Without a plan nobody knows what it needs: its base cannot be read, or memory cannot; or it
+    needs none here."""
 
     plan: Plan | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +86,8 @@ class _Case:
     settings: TrainingSettings
     work: Work
     library: Library
+    known: bool
+    """Whether it was measured what the trainer takes."""
 
     def plan(self, room: Room) -> Plan:
         return memory.plan(self.shape, self.settings, self.work, self.library, room)
@@ -111,14 +114,18 @@ class Admission:
 
     def admit(self, directory: JobDirectory, job: Job) -> Granted | Short:
         """Blocks. Raises TooLarge if it could never be granted. What is granted is taken until `ended`."""
+        if catalog.is_remote(job.trainer):
+            return Granted()
         gpu = footprints.uses_gpu(job.trainer)
         with self.lock:
             if job.id not in self.cases:
                 self.cases[job.id] = _case(directory, job, gpu)
             case, found = self.cases[job.id], self.read(gpu)
-            if case is None or found is None:
+            if found is None:
                 self.running[job.id] = Taken(0, 0)
                 return Granted()
+            if case is None or not case.known:
+                return self._unknown(job.id, case, found)
             largest = Room(found.total - self.floor, _less(found.gpu_total, self.floor))
             self._check(case, largest)
             held = [sum(each) for each in zip((0, 0), *(job.outstanding for job in self.running.values()), strict=True)]
@@ -129,6 +136,20 @@ class Admission:
                 return _short(plan.need, room, found, (self.floor + held[0], self.floor + held[1]))
             self.running[job.id] = Taken(*plan.need.split(found.gpu_free is not None))
             return Granted(plan, _facts(plan, found))
+
+    def _unknown(self, job: str, case: _Case | None, found: Memory) -> Granted | Short:
+        """Of a trainer whose need nobody knows: it starts above the floor and is watched. With each stop for memory
+        twice as much must be free, or it would stop and start for ever."""
+        totals = (found.total, found.total if found.gpu_total is None else found.gpu_total)
+        wanted = min(self.floor << self.stops.get(job, 0), max(self.floor, min(totals) - self.floor))
+        if found.least < wanted:
+            need_mb, free_mb = _mb(wanted), found.least // MIB
+            return Short(f"waits for memory: {need_mb} MiB are to be free, {free_mb} MiB are", need_mb, free_mb)
+        self.running[job] = Taken(0, 0)
+        if case is None:
+            return Granted()
+        plan = case.plan(Room(found.free - self.floor, _less(found.gpu_free, self.floor)))
+        return Granted(plan, _facts(plan, found))
 
     def heard(self, job: str, event: Event) -> None:
         """What a job says of itself while it runs."""
@@ -176,15 +197,14 @@ class Admission:
 
 
 def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
-    """None: it takes no memory here, or its files cannot be read, of which its trainer tells."""
-    if catalog.is_remote(job.trainer):
-        return None
+    """None: its files cannot be read, of which its trainer tells."""
     with suppress(GenomeError, OSError):
         settings = job.settings
         if job.parent_path:
             settings = settings.model_copy(update={"rank": _rank(Path(job.parent_path), settings.rank)})
         work = memory.work(jobs.read_examples(directory.examples), settings)
-        return _Case(memory.shape(Path(job.base)), settings, work, footprints.library(job.trainer, gpu))
+        library, known = footprints.library(job.trainer, gpu), footprints.known(job.trainer)
+        return _Case(memory.shape(Path(job.base)), settings, work, library, known)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -18,22 +19,30 @@ ON_A_CPU = {
     "mlx": Library(process_bytes=300 * MIB, number_bytes=4, scores=True),
     "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=FRAGMENTED),
 }
-"""One that is not listed is taken for torch."""
+"""Of one that is not listed nobody knows; it is taken for torch where a guess will do."""
 ON_A_GPU = {
     "torch": Library(process_bytes=2048 * MIB, number_bytes=2),
     "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
+HIDDEN = ("", "-1")
+"""First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
 
 def uses_gpu(trainer: str) -> bool:
     """Whether a trainer takes an NVIDIA GPU here. Told without importing torch."""
-    if trainer not in ON_A_GPU or shutil.which("nvidia-smi") is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if trainer not in ON_A_GPU or visible in HIDDEN or shutil.which("nvidia-smi") is None:
         return False
     try:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
+
+
+def known(trainer: str) -> bool:
+    """Whether it was measured what a trainer takes."""
+    return trainer in ON_A_CPU
 
 
 def library(trainer: str, gpu: bool) -> Library:

@@ -42,7 +42,7 @@ class Memory:
 def read(gpu: bool = False) -> Memory | None:
     """Of this process and what it starts; blocks for the length of a command. ``gpu``: also the GPU's. None: the system
     does not say."""
-    with suppress(OSError, ValueError, KeyError, subprocess.SubprocessError):
+    with suppress(OSError, ValueError, LookupError, subprocess.SubprocessError):
         free, total = _macos() if sys.platform == "darwin" else _linux(Path("/"))
         on_gpu = nvidia(_said(*_nvidia_smi())) if gpu else (None, None)
         return Memory(free, total, *on_gpu)

@@ -29,7 +29,7 @@ from genome.bases import Described
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
-from genome.jobs import Beside, Example, Job
+from genome.jobs import Beside, Example, Job, TrainingSettings
 from genome.layout import Home
 from genome.promotions import StackEntry
 from genome.quality import Verdict
@@ -75,13 +75,22 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     Then it is tried again as the next rung of ``gate.ladder`` says.
     """
     attempt = jobs.refused(home, batch.id) + 1
-    rung = config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+    rung = _rung(config, attempt)
     job = _job(home, config, batch, rung, (base, fingerprint)).model_copy(
         update={"id": jobs.next_id(home, batch.id), "attempt": attempt}
     )
     directory = jobs.create(home, job, _examples(home, config, batch, job, rung), held)
     retraction.recheck(home, directory)
     return job
+
+
+def is_current(config: Config, job: Job) -> bool:
+    """Whether a job would be ordered as it was: by this trainer, with these settings, on this copy of its base."""
+    base = Path(job.copy_of or job.base)
+    copy = str(copies.resolve(base, config.training.base, "training.base"))
+    trainer = catalog.resolve(config.training.trainer, config.training.command)
+    settings = _settings(config, base, _rung(config, job.attempt))
+    return (trainer, settings, copy) == (job.trainer, job.settings, job.base)
 
 
 def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
@@ -105,12 +114,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
-    settings, trained_on = config.training.settings(base[0]), _trained_on(config, base)
-    factors = {
-        "learning_rate": settings.learning_rate * rung.learning_rate,
-        "epochs": settings.epochs * rung.epochs,
-        "anchor_weight": settings.anchor_weight * rung.anchors,
-    }
+    trained_on = _trained_on(config, base)
     return Job(
         id=jobs.job_id(batch.id),
         persona=batch.persona,
@@ -125,9 +129,23 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
         beside=tuple(_beside(home, entry) for entry in stack if entry.adapter != serves),
-        settings=settings.model_copy(update=factors),
+        settings=_settings(config, base[0], rung),
         created=int(time.time() * 1000),
     )
+
+
+def _rung(config: Config, attempt: int) -> Rung:
+    return config.gate.ladder[attempt - 2] if 1 < attempt <= len(config.gate.ladder) + 1 else Rung()
+
+
+def _settings(config: Config, base: Path, rung: Rung) -> TrainingSettings:
+    settings = config.training.settings(base)
+    factors = {
+        "learning_rate": settings.learning_rate * rung.learning_rate,
+        "epochs": settings.epochs * rung.epochs,
+        "anchor_weight": settings.anchor_weight * rung.anchors,
+    }
+    return settings.model_copy(update=factors)
 
 
 def _beside(home: Home, entry: StackEntry) -> Beside:
@@ -163,7 +181,9 @@ def _examples(home: Home, config: Config, batch: Batch, job: Job, rung: Rung) ->
     reserved, new = config.gate.recall_examples, curriculum.training_part(home, batch)
     half_life = config.training.replay_half_life_days
     replayed = None if rung.fresh else int(len(new) * config.training.replay_fraction * rung.replay)
-    measured = validation.chosen(new, config.training.validation_fraction, batch.id)
+    # A service measures nothing of ours: there, what is only measured on would be kept from it for nothing.
+    fraction = 0.0 if catalog.is_remote(job.trainer) else config.training.validation_fraction
+    measured = validation.chosen(new, fraction, batch.id)
     for signal in [*new, *curriculum.replay_part(home, batch, replayed, reserved, half_life)]:
         yield Example(
             id=signal.id, messages=_messages(signal), weight=signal.weight, rejected=_rejected(signal),

@@ -27,7 +27,7 @@ from genome import adapters, fairness, files, jobs, lora, retraction, runs
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter, NotFound
 from genome.fairness import Waiting
-from genome.jobs import EXIT_STOPPED, Event, Job, JobDirectory, Result
+from genome.jobs import Event, Job, JobDirectory, Result
 from genome.layout import Home
 
 LAST_WORDS_BYTES = 2000
@@ -38,6 +38,7 @@ HUNG = -1
 said so; yet nobody asked it to stop, and taken for that it would be started again for ever."""
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """What a process ends with that the kernel killed, by itself or as a shell tells it."""
+ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class TrainerFailed(GenomeError):
@@ -77,6 +78,8 @@ class Runner:
         self._memory = self.admission or Admission(self.config.training)
         self._served_before = 0.0
         self._short: Short | None = None
+        self._asked = False
+        """Whether this process was asked to stop because it was held or paused. One that stops by itself has failed."""
 
     async def step(self) -> float | None:
         """Runs every job that may run to its end, by turns of the personas. One that there is no memory for waits, and
@@ -145,9 +148,7 @@ class Runner:
             try:
                 found = await anyio.to_thread.run_sync(self._install, directory, job)
             except InvalidAdapter as error:
-                if isinstance(error.__cause__, OSError):
-                    raise  # a broken disk is no fault of the adapter: it is tried again, as with a full one
-                await anyio.to_thread.run_sync(self._give_up, directory, job, f"its adapter is unusable: {error}")
+                await anyio.to_thread.run_sync(self._unusable, directory, job, error)
                 return
         if found is None:
             return  # it was withdrawn
@@ -175,11 +176,13 @@ class Runner:
         if isinstance(granted, Short):
             await anyio.to_thread.run_sync(self._wait_for_memory, directory, job, granted)
             return None
-        status, self._short = None, None
+        status, self._short, self._asked = None, None, False
         try:
             status = await self._process(directory, job, granted)
         finally:
-            self._memory.ended(job.id, for_memory=self._short is not None or status in KILLED)
+            ended = partial(self._memory.ended, job.id, self._short is not None or status in KILLED)
+            with anyio.CancelScope(shield=True):  # in a thread: another runner's look at a GPU may take seconds
+                await anyio.to_thread.run_sync(ended)
         return status
 
     async def _process(self, directory: JobDirectory, job: Job, granted: Granted) -> int:
@@ -236,6 +239,7 @@ class Runner:
     async def _stop_when_asked(self, directory: JobDirectory, child: process.Child) -> None:
         while not (directory.held.exists() or self.home.paused.exists()):
             await self.interrupt.wait(None)
+        self._asked = True
         await child.stop(self.config.daemon.shutdown_seconds)
 
     async def _stop_when_short(self, job: Job, child: process.Child) -> None:
@@ -298,15 +302,25 @@ class Runner:
 
     def _unfinished(self, directory: JobDirectory, job: Job, status: int) -> None:
         """A process that ended without an adapter: stopped on request, to be started again, or failed for good."""
-        if status == EXIT_STOPPED or self._short or directory.held.exists() or self.home.paused.exists():
+        if self._asked or self._short or directory.held.exists() or self.home.paused.exists():
             directory.record(Event(event="stopped"))
             self._tell("training_stopped", job=job.id)
             return
         reason = why(directory, status)
+        if directory.events()[-1].event != "failed":
+            directory.record(Event(event="failed", reason=reason))
         if directory.starts() >= self.config.training.max_starts:
             self._give_up(directory, job, f"after {directory.starts()} starts: {reason}")
             return
         raise TrainerFailed(f"{job.id}: {reason}", f"It is started again; its log is {directory.log}")
+
+    def _unusable(self, directory: JobDirectory, job: Job, error: InvalidAdapter) -> None:
+        """A broken disk is no fault of the adapter, so it is tried again like a trainer that failed; a file that is not
+        there is."""
+        broken = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ABSENT)
+        if broken and directory.starts() < self.config.training.max_starts:
+            raise error
+        self._give_up(directory, job, f"its adapter is unusable: {error}")
 
     def _give_up(self, directory: JobDirectory, job: Job, reason: str) -> None:
         if not self._conclude(directory, Result(reason=reason, train_seconds=runs.train_seconds(directory.events()))):
@@ -318,7 +332,7 @@ class Runner:
             persona=job.persona,
             domain=job.domain,
             reason=reason,
-            hint=f"genome training start --job {directory.id} tries again",
+            hint=f"genome training start --job {directory.id} tries again, as genome.toml says by then",
         )
 
     def _tell(self, event: str, **facts: Any) -> None:

@@ -443,8 +443,14 @@ def parse(text: str, path: Path) -> Config:
         raise InvalidConfig(f"{path}: {'; '.join(_complaint(item) for item in error.errors())}") from error
 
 
+RENAMED = {"training.neighbour_anchors": "training.taught_anchors"}
+"""Keys of earlier versions, and what they are called now."""
+
+
 def _complaint(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden" and key in RENAMED:
+        return f"{key} is now called {RENAMED[key]}"
     if item["type"] == "extra_forbidden":
         return f"{key} is no key of genome.toml (docs/configuration.md lists them)"
     if item["type"] == "value_error":  # ours, which quotes what was given

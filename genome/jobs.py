@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genome import files
 from genome.bases import Described
@@ -123,6 +124,11 @@ class Job(Record):
     created: int
     """Milliseconds since 1970."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the adapters it is trained with: the parent, and those beside it."""
+        return (*((self.parent,) if self.parent else ()), *(each.adapter for each in self.beside))
+
 
 class Example(BaseModel):
     """One line of train.jsonl. The last message is the response: loss is taken on it and its end of sequence alone."""
@@ -157,12 +163,13 @@ class Example(BaseModel):
 class Event(BaseModel):
     """One line a trainer prints, and one line of events.jsonl. Unknown keys are kept: trainers may say more."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)  # JSON has no word for those
 
     event: Literal["waiting", "started", "progress", "checkpoint", "stopped", "finished", "failed"]
     """waiting: it may run and does not yet, see reason (runner). started: a process began (runner). progress: a step
     was made, or part of what the run is compared with was measured. checkpoint: it can go on from here. stopped: it was
-    asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason."""
+    asked to stop and can go on. finished: the adapter lies in ``checkpoints/<job>/adapter``. failed: see reason; also
+    of a process that ended without a word (runner)."""
     time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
     step: int | None = None
@@ -201,6 +208,9 @@ class Result(Record):
     """Of the trainer processes, start to exit, added over resumptions."""
 
 
+ENDED = "ended.json"
+"""Name of a file that a trainer leaves in the checkpoint directory where starting it again would be in vain, or be
+paid; `retry` removes it."""
 EXIT_STOPPED = 75
 """Exit status of a trainer that was told to stop and left a checkpoint to go on from (sysexits' EX_TEMPFAIL)."""
 
@@ -250,15 +260,25 @@ class JobDirectory:
         files.append(self.events_file, event.model_dump_json(exclude_none=True).encode() + b"\n")
 
     def events(self) -> list[Event]:
+        """What was recorded, oldest first. A line that cannot be read is passed over; `genome fsck` names it."""
         if not self.events_file.exists():
             return []
-        lines = self.events_file.read_bytes().split(b"\n")[:-1]
-        return [Event.model_validate_json(line) for line in lines]
+        found = []
+        for line in self.events_file.read_bytes().split(b"\n")[:-1]:
+            with suppress(ValidationError):
+                found.append(Event.model_validate_json(line))
+        return found
 
     def starts(self) -> int:
-        """How often a trainer process was started for this job without being asked to stop."""
-        events = [event.event for event in self.events()]
-        return events.count("started") - events.count("stopped")
+        """How often a trainer process was started for this job without being asked to stop. One that says it stopped
+        and fails after all was not: the last word counts."""
+        counted: list[bool] = []
+        for event in self.events():
+            if event.event == "started":
+                counted.append(True)
+            elif event.event in ("stopped", "failed") and counted:
+                counted[-1] = event.event == "failed"
+        return sum(counted)
 
     def state(self) -> State:
         result = self.result()
@@ -346,14 +366,26 @@ def release(home: Home, job: str) -> None:
 def retry(home: Home, directory: JobDirectory) -> None:
     """Makes a failed job wait again, as if it had never been started; its log and its newest checkpoint stay.
 
-    A finished adapter does not: it was the reason to fail.
+    A finished adapter does not, nor what a trainer wrote of its end: they were the reason to fail.
     """
     moved = JobDirectory(home.active_jobs / directory.id)
     files.move(directory.path, moved.path)
     # The result last: while it is there the job is a failed one, which the runner would only put back.
-    for stale in (moved.events_file, home.checkpoints(moved.id) / "adapter", moved.result_file):
+    checkpoints = home.checkpoints(moved.id)
+    for stale in (moved.events_file, checkpoints / "adapter", checkpoints / ENDED, moved.result_file):
         if stale.exists():
             files.remove(stale)
+
+
+def replace(home: Home, directory: JobDirectory, reason: str) -> str:
+    """Withdraws a completed job that failed, so that its batch is ordered again; the id it will have. What it had
+    learned goes. Under the home's lock."""
+    if home.checkpoints(directory.id).exists():
+        files.remove(home.checkpoints(directory.id))
+    ended = directory.result() or Result()
+    said = f"{reason}; it had failed: {ended.reason}"
+    ended.model_copy(update={"reason": said, "withdrawn": True}).write(directory.result_file)
+    return next_id(home, directory.job().batch)
 
 
 def refused(home: Home, batch: str) -> int:
@@ -404,6 +436,14 @@ def complete(home: Home, directory: JobDirectory) -> JobDirectory:
     target = home.completed_jobs / directory.id
     files.move(directory.path, target)
     return JobDirectory(target)
+
+
+def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:
+    """What ``settings`` mean for these examples: auto learns from pairs where there are enough of them."""
+    if settings.objective != "auto":
+        return settings.objective
+    pairs = sum(example.rejected is not None and not example.validation for example in examples)
+    return "sft+dpo" if pairs >= settings.min_pairs else "sft"
 
 
 def read_examples(path: Path) -> list[Example]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genome import bases
+from genome import bases, jobs
 from genome.errors import InvalidConfig
 from genome.jobs import Example, TrainingSettings
 
@@ -91,7 +91,7 @@ class Work:
     """The largest step there may be, in tokens; signals and anchors are passed one after the other."""
 
     longest: int
-    """Example. A row is never split, so no pass is smaller."""
+    """Example, with both answers of a pair. It is never split, so no pass is smaller."""
     signals: int
     """Of a step, with the padding."""
     responses: int
@@ -186,16 +186,21 @@ def cuts(longest: int) -> Iterator[tuple[int, bool]]:
 def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
     """The largest step of a job, with tokens guessed from bytes, so that no tokenizer is loaded for it.
 
-    A guess that is too low costs a stop at a checkpoint, one too high a pass cut smaller than need be.
+    Both answers of a pair are in one pass. A guess that is too low costs a stop at a checkpoint, one too high a pass
+    cut smaller than need be.
     """
     lengths: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    pairs = jobs.objective(settings, examples) != "sft"
     for example in examples:
-        response = min(_tokens(example.response or (example.messages[-1]["content"] if example.messages else "")),
-                       settings.max_tokens)  # fmt: skip
+        answers = [example.response or (example.messages[-1]["content"] if example.messages else "")]
+        if pairs and example.rejected is not None:
+            answers.append(example.rejected)
+        ends = [min(_tokens(answer), settings.max_tokens) for answer in answers]
         prompt = _tokens(example.prompt or "") + sum(
             TURN_TOKENS + _tokens(turn.get("content", "")) for turn in example.messages[:-1]
         )
-        lengths[example.anchor].append((min(prompt + response, settings.max_tokens), response))
+        whole = sum(min(prompt + end, settings.max_tokens) for end in ends)
+        lengths[example.anchor].append((whole, sum(ends)))
     steps = max(1, math.ceil(len(lengths[False]) / settings.batch_size))
     signals, responses = _step(lengths[False], settings.batch_size)
     anchors, anchor_responses = (

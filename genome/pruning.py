@@ -50,7 +50,7 @@ class Facts:
     adapters: tuple[tuple[AdapterId, Path, float], ...] = ()
     """(id, directory, seconds since 1970 when it was made)."""
     needed: frozenset[str] = frozenset()
-    """Ids of adapters that active jobs go on from, or made."""
+    """Ids of adapters that active jobs go on from, train beside, or made."""
     promotions: tuple[tuple[Promotion, ...], ...] = ()
     """Of every persona, oldest first."""
     rehearsals: tuple[Path, ...] = ()
@@ -114,7 +114,7 @@ def look(home: Home) -> Facts:
     ids = frozenset(directory.id for directory in active)
     needed = {manifest.id for _, manifest in made if manifest.job in ids}
     needed |= {batch.parent for batch in queued if batch.parent}
-    needed |= {parent for directory in active if (parent := directory.job().parent)}
+    needed |= {wanted for directory in active for wanted in directory.job().needs}
     personas = sorted({promotion.persona for promotion in registry.newest(home)})
     return Facts(
         jobs=tuple(_ended(directory, waiting) for directory in jobs.completed(home)),

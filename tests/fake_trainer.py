@@ -50,6 +50,9 @@ def main() -> int:
     if mode == "fails":
         say("failed", reason="there is no memory left")
         return 1
+    if mode == "stops by itself":
+        say("stopped", step=1, steps=2)
+        return EXIT_STOPPED
     if mode == "crashes":
         print("Traceback: it went wrong here", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,6 +65,11 @@ def main() -> int:
             sys.stdout.buffer.write(line + b"\n")
         sys.stdout.flush()
         say("progress", step=2, steps=2)
+    if mode == "no numbers":
+        for fact in ("losses", "loss", "time", "memory_mb", "learning_rate", "eta_seconds"):
+            for value in (float("nan"), float("inf")):
+                say("progress", step=1, **{fact: [value] if fact == "losses" else value})
+        say("progress", step=2, steps=2)
     if mode == "nothing":
         return 0
     assert json.loads((job / "job.json").read_text())["id"] == job.name
@@ -69,6 +77,8 @@ def main() -> int:
     weights = checkpoints / "adapter" / lora.PEFT_WEIGHTS
     if mode == "half":
         weights.unlink()
+    if mode == "no config":
+        (checkpoints / "adapter" / lora.CONFIG).unlink()
     if mode == "torn":
         weights.write_bytes(weights.read_bytes()[:-8])
     say("finished", step=2, steps=2)

@@ -42,7 +42,7 @@ from daemon.trainers import child, comparisons, early_stop, schedule
 from daemon.trainers import examples as tokenised
 from daemon.trainers.comparisons import Measured
 from daemon.trainers.examples import Examples, Tokens
-from genome import bases, files
+from genome import bases, files, jobs
 from genome.errors import GenomeError, InvalidInput
 from genome.jobs import EXIT_STOPPED, Job, JobDirectory, TrainingSettings, read_examples
 
@@ -245,7 +245,7 @@ class _Run:
         if job.settings.anchor_weight == 0:
             lines = [line for line in lines if not line.anchor]
         max_tokens = min(job.settings.max_tokens, tokenised.context_tokens(base))
-        objective = tokenised.objective(job.settings, lines)
+        objective = jobs.objective(job.settings, lines)
         examples = tokenised.prepare(lines, tokenizer, stops, max_tokens, objective)
         prepared = comparisons.prepared(examples, self.trainer, child.Comparing(self.channel).told)
         self.course = Course(prepared, job.settings, self._after_step)

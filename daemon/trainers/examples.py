@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genome.errors import InvalidInput
-from genome.jobs import Example, Objective, TrainingSettings
+from genome.jobs import Example, Objective
 
 TEACHER_TOKENS = 256
 """How many tokens of each of a teacher's distributions are kept apart."""
@@ -132,14 +132,6 @@ def prepare(
 def _everywhere(anchor: Tokens) -> Tokens:
     """An anchor whose prompt a model said as well: its teacher is followed wherever something is predicted."""
     return replace(anchor, prompt=anchor.prompt[:1], response=[*anchor.prompt[1:], *anchor.response])
-
-
-def objective(settings: TrainingSettings, examples: Sequence[Example]) -> Objective:
-    """What ``settings`` mean for these examples: auto learns from pairs where there are enough of them."""
-    if settings.objective != "auto":
-        return settings.objective
-    pairs = sum(example.rejected is not None and not example.validation for example in examples)
-    return "sft+dpo" if pairs >= settings.min_pairs else "sft"
 
 
 def context_tokens(base: Path) -> int:

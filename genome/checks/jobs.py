@@ -69,8 +69,10 @@ def _active(view: View, path: Path, job: Job, result: Result | None) -> Iterator
         yield Problem(path, f"trains {job.batch}, which has ended", "Move the job to training-jobs/completed")
     if result is None and not (path / "train.jsonl").exists():
         yield Problem(path / "train.jsonl", "is missing", f"The job cannot be trained. {BACKUP}")
-    if job.parent and not (home.adapter(job.parent) / "manifest.json").exists():
-        yield Problem(path, f"goes on from {job.parent}, which is not there", BACKUP)
+    for wanted in job.needs:
+        if not (home.adapter(wanted) / "manifest.json").exists():
+            how = "goes on from" if wanted == job.parent else "trains beside"
+            yield Problem(path, f"{how} {wanted}, which is not there", BACKUP)
 
 
 def _events(path: Path) -> Iterator[Problem]:

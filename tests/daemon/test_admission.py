@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 from fixed import NOW, ROOT, SHIPPED_BASE
@@ -192,7 +193,7 @@ async def test_below_the_floor_it_stops_at_a_checkpoint_and_goes_on_with_room(
     names = [event.name for event in told]
     assert names.index("training_short_of_memory") < names.index("training_stopped") < names.index("training_waits")
     assert [event.event for event in ordered.events()][-2:] == ["stopped", "waiting"]
-    assert ordered.starts() <= 0 and ordered.state() == "waiting"
+    assert ordered.starts() == 0 and ordered.state() == "waiting"
     again = runner(home, machine, "works", admission)
     machine.free = least
     assert await again.step() is not None and ordered.state() == "waiting"
@@ -212,7 +213,7 @@ async def test_one_that_does_not_listen_is_stopped_all_the_same(home: Home, sign
         await until_told(run, "training_checkpoint")
         machine.free = FLOOR - 1
         await until_told(run, "training_waits")
-    assert ordered.result() is None and ordered.starts() <= 0
+    assert ordered.result() is None and ordered.starts() == 0
 
 
 async def test_two_jobs_are_not_admitted_to_the_same_bytes(home: Home, signal: Callable[..., Any]) -> None:
@@ -254,6 +255,27 @@ async def test_a_job_that_was_stopped_may_always_go_on_some_day(home: Home, sign
     for _ in range(9):
         admission.ended(ordered.id, for_memory=True)
     assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+
+
+async def test_the_loop_goes_on_while_a_job_is_struck_off(home: Home, signal: Callable[..., Any]) -> None:
+    """Another one may be asking a GPU meanwhile, which takes seconds; also when the daemon stops."""
+    turns: list[str] = []
+
+    class Watched(Admission):
+        def ended(self, job: str, for_memory: bool = False) -> None:
+            anyio.from_thread.run_sync(turns.append, job)
+            super().ended(job, for_memory)
+
+    first, second = order(home, signal, 1), order(home, signal, 2, "gh")
+    admission = Watched(CONFIG.training, Machine(1 << 19).read)
+    run = runner(home, Machine(1 << 19), "waits", admission)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        group.cancel_scope.cancel()
+    assert turns == [first.id] and admission.running == {}
+    await runner(home, Machine(1 << 19), "works", admission).step()
+    assert sorted(turns) == [first.id, first.id, second.id] and admission.running == {}
 
 
 async def test_others_that_fit_go_first(home: Home, signal: Callable[..., Any]) -> None:
@@ -313,6 +335,54 @@ async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[
     assert Admission(CONFIG.training, lambda gpu: None).admit(ordered, ordered.job()) == Granted()
     odd = ordered.job().model_copy(update={"base": "/nowhere"})
     assert Admission(CONFIG.training, Machine(FLOOR).read).admit(ordered, odd) == Granted()
+
+
+async def test_a_job_that_trains_elsewhere_is_no_part_of_it(home: Home, signal: Callable[..., Any]) -> None:
+    """It waits for no memory and is never stopped for it; nor does it shield the one that takes it."""
+    here, away = order(home, signal, 1), order(home, signal, 2, "gh")
+    machine = Machine(1 << 19)
+    admission = Admission(CONFIG.training, machine.read)
+    admission.admit(here, here.job())
+    machine.free = FLOOR - 1
+    remote = away.job().model_copy(update={"trainer": "fireworks"})
+    assert admission.admit(away, remote) == Granted()
+    assert admission.too_little(away.id, "fireworks") is None
+    assert admission.too_little(here.id, "torch") is not None
+
+
+@pytest.mark.parametrize("change", [{"base": "/nowhere"}, {"trainer": "command"}, {"trainer": "somebody's"}])
+async def test_what_nobody_knows_the_need_of_starts_above_the_floor(
+    home: Home, signal: Callable[..., Any], change: dict[str, str]
+) -> None:
+    """Never refused by a guess, however large; below the floor it waits, and running it is stopped. Each time it was,
+    twice as much must be free, but never more than the machine could have."""
+    ordered = order(home, signal)
+    longer = [Example(id="long", prompt="question " * 40000, response="answer " * 40000)] * 64
+    ordered.examples.write_bytes(b"".join(each.model_dump_json().encode() + b"\n" for each in longer))
+    job = ordered.job().model_copy(update=change)
+    machine = Machine(FLOOR, total=4 * FLOOR)
+    admission = Admission(CONFIG.training, machine.read)
+    assert isinstance(admission.admit(ordered, job), Granted)
+    machine.free = FLOOR - 1
+    assert admission.too_little(job.id, job.trainer) is not None
+    for wanted in (2 * FLOOR, 3 * FLOOR, 3 * FLOOR):
+        admission.ended(job.id, for_memory=True)
+        machine.free = wanted - 1
+        short = admission.admit(ordered, job)
+        assert isinstance(short, Short) and (short.need_mb, short.free_mb) == (wanted, wanted - 1)
+        machine.free = wanted
+        assert isinstance(admission.admit(ordered, job), Granted)
+
+
+async def test_what_a_guess_says_is_taken_from_nobody(home: Home, signal: Callable[..., Any]) -> None:
+    """A trainer that never says what memory it has does not keep others from starting; it is told a cut all the same,
+    of which it may take note."""
+    mine, other = order(home, signal, 1), order(home, signal, 2, "gh")
+    machine = Machine(most_and_least(other)[1])
+    admission = Admission(CONFIG.training, machine.read)
+    granted = admission.admit(mine, mine.job().model_copy(update={"trainer": "command"}))
+    assert isinstance(granted, Granted) and granted.environment.keys() == set(TOLD)
+    assert isinstance(admission.admit(other, other.job()), Granted)
 
 
 async def test_all_runners_of_a_daemon_share_what_is_free(home: Home) -> None:

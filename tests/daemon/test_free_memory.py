@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import free_memory
+from daemon import footprints, free_memory
 from daemon.free_memory import MIB
 
 MEMINFO = """MemTotal:       24684084 kB
@@ -89,3 +89,32 @@ def test_a_system_that_does_not_say_is_no_error(monkeypatch: pytest.MonkeyPatch)
     """A GPU whose driver is broken among them."""
     monkeypatch.setenv("PATH", "/nowhere")
     assert free_memory.read(gpu=True) is None
+
+
+def test_a_gpu_that_says_nothing_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that lists no GPU, and exits as if all were well."""
+    _program(tmp_path, monkeypatch)
+    assert free_memory.read(gpu=True) is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "used"), [(None, True), ("1", True), ("GPU-5a", True), ("", False), ("-1", False), ("-1,0", False)]
+)
+def test_a_gpu_that_is_hidden_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, used: bool
+) -> None:
+    """CUDA sees none from the first number on that is none, and the trainer then takes the host's memory."""
+    _program(tmp_path, monkeypatch)
+    monkeypatch.setattr(footprints, "version", lambda package: "2.9.0+cu128")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert footprints.uses_gpu("torch") is used
+
+
+def _program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An nvidia-smi that prints nothing."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

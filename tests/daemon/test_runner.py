@@ -17,20 +17,22 @@ import anyio.to_thread
 import pytest
 from fixed import NOW, ROOT
 
-from daemon import actions, process, supervisor
+from daemon import actions, orders, planner, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
-from genome import adapters, batches, files, jobs
+from genome import adapters, batches, files, fsck, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Intake
-from genome.errors import DiskFull
+from genome.errors import Conflict, DiskFull, InvalidAdapter
 from genome.fairness import Waiting
-from genome.jobs import Example, Job, JobDirectory, Result, TrainingSettings
+from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
 
-CONFIG = Config.model_validate({"base": "base", "training": {"max_starts": 2}})
+CONFIG = Config.model_validate(
+    {"base": "base", "training": {"max_starts": 2, "trainer": "command", "command": [sys.executable]}}
+)
 FAKE = ROOT / "tests" / "fake_trainer.py"
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +51,7 @@ def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:
     batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
     job = Job(
-        id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="fake", base="base",
+        id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="command", base="base",
         base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
@@ -89,6 +91,7 @@ async def test_a_crash_after_the_install_makes_no_second_candidate(home: Home, o
         ("fails", "there is no memory left"),
         ("crashes", "killed by signal 9: the machine probably ran out of memory. Lower training.batch_size"),
         ("crashes", "Traceback: it went wrong here"),
+        ("stops by itself", "exit status 75"),
         ("exits 137", "exit status 137: the machine probably ran out of memory. Lower training.batch_size"),
     ],
 )
@@ -97,7 +100,7 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
 ) -> None:
     """The reason is kept with the job, the batch stays queued, and `training start --job` tries again."""
     run = runner(home, mode)
-    with pytest.raises(TrainerFailed, match=reason):
+    with anyio.fail_after(60), pytest.raises(TrainerFailed, match=reason):
         await run.step()
     told: list[Told] = []
     run.announcer.listeners.append(told.append)
@@ -113,7 +116,7 @@ async def test_a_failing_trainer_is_started_again_then_given_up(
     assert ordered.state() == "judging"
 
 
-@pytest.mark.parametrize("mode", ["nothing", "half", "torn"])
+@pytest.mark.parametrize("mode", ["nothing", "half", "no config", "torn"])
 async def test_success_without_a_whole_adapter_is_a_failure(
     home: Home, ordered: JobDirectory, signal: Callable[..., Any], mode: str
 ) -> None:
@@ -121,7 +124,8 @@ async def test_success_without_a_whole_adapter_is_a_failure(
     after = order(home, signal, 2, "other")
     run = runner(home, mode)
     run.command = only(home, ordered.id, run.command, "works")
-    await run.step()
+    with anyio.fail_after(60):
+        await run.step()
     result = jobs.find(home, ordered.id).result()
     assert result is not None and result.adapter is None and "unusable" in (result.reason or "")
     assert [batch.id for batch in batches.queued(home, "helper", "git")] == ["batch-2025-11-20-001"]
@@ -178,6 +182,24 @@ async def test_a_full_disk_fails_no_job(home: Home, ordered: JobDirectory, monke
     assert ordered.state() == "judging"
 
 
+async def test_a_disk_that_stays_broken_fails_the_job_in_the_end(
+    home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter that cannot be read is read again by the next start; max_starts counts those, too."""
+
+    def broken(*_arguments: Any) -> None:
+        raise InvalidAdapter("it cannot be read") from OSError(5, "Input/output error")
+
+    monkeypatch.setattr(lora, "read", broken)
+    run = runner(home, "works")
+    with pytest.raises(InvalidAdapter):
+        await run.step()
+    assert ordered.result() is None
+    shutil.rmtree(home.checkpoints(ordered.id) / "adapter")  # the fake trainer makes it anew
+    await run.step()
+    assert jobs.find(home, ordered.id).state() == "failed"
+
+
 async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDirectory) -> None:
     """Binary, no UTF-8, a thousand lines, and 10 MB without a newline: neither ends a training, fills the log, nor is
     held in memory; an event after it is heard."""
@@ -192,6 +214,28 @@ async def test_garbage_on_its_output_is_passed_over(home: Home, ordered: JobDire
     assert highest < 8 * process.MAX_LINE_BYTES
     assert sum(event.name == "trainer_said" for event in told) == MOST_GARBAGE_TOLD
     assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
+
+
+async def test_an_event_whose_numbers_are_none_is_no_event(home: Home, ordered: JobDirectory) -> None:
+    """NaN and infinity could not be read again: such a line is passed over like any other that is no event."""
+    run = runner(home, "no numbers")
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
+    await run.step()
+    assert ordered.state() == "judging"
+    assert sum(event.name == "trainer_said" for event in told) == 12
+    assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
+
+
+async def test_an_event_that_cannot_be_read_stops_nothing(home: Home, ordered: JobDirectory) -> None:
+    """Written by an earlier version, or damaged: it is passed over, and fsck names it."""
+    torn = b'{"event":"progress","time":1.0,"step":1,"losses":[null]}'
+    ordered.events_file.write_bytes(b'{"event":"started","time":0.0}\n' + torn + b"\n")
+    assert [event.event for event in ordered.events()] == ["started"]
+    assert [problem.what for problem in fsck.check(home).problems if problem.path == ordered.events_file] == [
+        "line 2 is no event"]  # fmt: skip
+    await runner(home, "works").step()
+    assert ordered.state() == "judging"
 
 
 async def test_an_overlong_line_ends_at_its_newline(tmp_path: Path) -> None:
@@ -221,10 +265,19 @@ async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: 
         await anyio.to_thread.run_sync(jobs.hold, home, ordered.id)
         run.interrupt.ring()
         await until_told(run, "training_stopped")
-    assert ordered.state() == "held" and ordered.starts() <= 0
+    assert ordered.state() == "held" and ordered.starts() == 0
     jobs.release(home, ordered.id)
     await runner(home, "works").step()
     assert ordered.state() == "judging"
+
+
+def test_a_start_that_was_stopped_is_counted_off_once(ordered: JobDirectory) -> None:
+    """Trainer and runner both say that it stopped; a trainer that says so and fails has failed."""
+    for event in ("started", "progress", "stopped", "stopped", "started", "failed", "started", "stopped", "failed"):
+        ordered.record(Event(event=event))
+    assert ordered.starts() == 2
+    ordered.record(Event(event="started"))
+    assert ordered.starts() == 3
 
 
 async def test_paused_training_starts_nothing(home: Home, ordered: JobDirectory) -> None:
@@ -285,6 +338,44 @@ async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, orde
     assert jobs.active(home) == [] and [done.state() for done in jobs.completed(home)] == ["failed"]
 
 
+async def test_a_failed_job_is_ordered_again_with_todays_settings(home: Home, ordered: JobDirectory) -> None:
+    """What its failure said to lower is lowered: the batch gets another job, and what the old one had learned goes."""
+    Result(reason="no memory", train_seconds=7.0).write(ordered.result_file)
+    failed = jobs.complete(home, ordered)
+    files.write(home.checkpoints(failed.id) / "step-1", b"")
+    lower = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rank": 8})})
+    again = actions.start(home, lower, "", "", failed.id)
+    assert again.job == f"{failed.id}.2" and not home.checkpoints(failed.id).exists()
+    result = failed.result()
+    assert result is not None and result.withdrawn and result.train_seconds == 7.0
+    assert result.reason == "asked for again with other settings; it had failed: no memory"
+    with pytest.raises(Conflict, match="ordered again by itself"):
+        actions.start(home, lower, "", "", failed.id)
+    (batch,) = planner.unordered(home)
+    made = orders.order(home, lower, batch, Path("base"), "f" * 64)
+    assert (made.id, made.attempt, made.settings.rank) == (again.job, 1, 8)
+
+
+async def test_a_failed_job_whose_settings_are_todays_goes_on_from_its_checkpoint(
+    home: Home, ordered: JobDirectory
+) -> None:
+    """Also a later attempt, whose settings are those of its rung; and one whose batch waits no more, as it is."""
+    Result(reason="no memory").write(ordered.result_file)
+    failed = jobs.complete(home, ordered)
+    files.write(home.checkpoints(failed.id) / "step-1", b"")
+    assert actions.start(home, CONFIG, "", "", failed.id).job == failed.id
+    assert (home.checkpoints(failed.id) / "step-1").exists() and ordered.state() == "waiting"
+    halved = ordered.job().settings.model_copy(update={"learning_rate": CONFIG.training.learning_rate / 2})
+    later = ordered.job().model_copy(update={"attempt": 2, "settings": halved})
+    assert orders.is_current(CONFIG, later)
+    for other in ({"trainer": "torch"}, {"attempt": 1}, {"copy_of": "base", "base": "copy"}):
+        assert not orders.is_current(CONFIG, later.model_copy(update=other))
+    ordered.job().model_copy(update={"batch": "batch-2025-11-20-009"}).write(ordered.path / "job.json")
+    Result(reason="no memory").write(ordered.result_file)
+    other_rank = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rank": 8})})
+    assert actions.start(home, other_rank, "", "", jobs.complete(home, ordered).id).job == failed.id
+
+
 async def test_a_retry_that_was_killed_can_be_asked_for_again(
     home: Home, ordered: JobDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,8 +421,8 @@ def order(home: Home, signal: Callable[..., Any], number: int, persona: str, dom
     batch = batches.form(home, persona, domain, "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
     job = Job(
-        id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="fake", base="base",
-        base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+        id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="command",
+        base="base", base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
 

@@ -114,3 +114,15 @@ def test_some_of_a_batch_is_only_measured_by(home: Home, signal: Callable[..., A
     part = tuple(example.id for example in jobs.read_examples(made.examples))
     probe = jobs.find(home, orders.probe(home, measuring, batch, (part, 1), (Path("base"), "f" * 64)).id)
     assert not any(example.validation for example in jobs.read_examples(probe.examples))
+
+
+def test_nothing_is_kept_from_a_service_to_measure_by(home: Home, signal: Callable[..., Any]) -> None:
+    """It measures nothing of ours, so all signals of the batch are sent to be trained on."""
+    measuring = Config.model_validate(
+        CONFIG.model_dump() | {"training": CONFIG.training.model_dump() | {
+            "validation_fraction": 0.2, "trainer": "fireworks"},
+            "fireworks": {"account": "a", "base_model": "accounts/fireworks/models/base"}}
+    )  # fmt: skip
+    batch = TrainedHome(home).batch([signal(i) for i in range(200)])
+    made = jobs.find(home, orders.order(home, measuring, batch, Path("base"), "f" * 64).id)
+    assert not any(example.validation for example in jobs.read_examples(made.examples))

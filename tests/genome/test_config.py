@@ -35,6 +35,7 @@ def test_a_home_is_made_once(home: Home, shipped_base: Path) -> None:
     [
         ("base = 'x'\nbasee = 'y'", "basee is no key"),
         ("base = 'x'\n[training]\nrankk = 3", r"training\.rankk is no key"),
+        ("base = 'x'\n[training]\nneighbour_anchors = 9", r"neighbour_anchors is now called training\.taught_anchors"),
         ("base = 'x'\n[training]\nrank = 0", r"training\.rank: .*greater than or equal to 1, not 0"),
         ("[training]", "base"),
         ("base = ", "is not TOML"),

@@ -104,6 +104,9 @@ DAMAGE: dict[str, tuple[Break, str]] = {
         lambda h: record(h, "training-jobs/active/*/job.json", batch=one(h, ARCHIVED).name), "which has ended"),
     "a job's parent": (
         lambda h: record(h, "training-jobs/active/*/job.json", parent="helper/git-v7.0"), "goes on from"),
+    "what a job trains beside": (
+        lambda h: record(h, "training-jobs/active/*/job.json", beside=[{"adapter": "helper/soup-v7.0", "path": "x"}]),
+        "trains beside helper/soup-v7.0, which is not there"),
     "a job in two places": (
         lambda h: copy(h, "training-jobs/active/*/job.json",
                        f"training-jobs/completed/{one(h, 'training-jobs/active/*').name}/job.json"), "there twice"),

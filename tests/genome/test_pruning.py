@@ -17,7 +17,7 @@ from genome import adapters, batches, files, fsck, jobs, pruning, registry, segm
 from genome.adapters import AdapterId
 from genome.config import Prune
 from genome.errors import Conflict, Damaged
-from genome.jobs import Result
+from genome.jobs import Beside, Result
 from genome.layout import Home
 from genome.promotions import Kind, Promotion, StackEntry
 from genome.pruning import Act, EndedJob, Facts
@@ -102,6 +102,14 @@ def test_what_a_job_needs_stays() -> None:
     """Its parent, and the candidate it made."""
     assert gone(Facts(adapters=versions(4), needed=frozenset({"helper/git-v1.1"}))) == {
         "helper/git-v1.0", "helper/git-v1.2"}  # fmt: skip
+
+
+def test_what_a_job_trains_beside_is_needed(whole: Home) -> None:
+    """It is read when the trainer starts, which may be long after what serves has changed."""
+    (directory,) = jobs.active(whole)
+    beside = (Beside(adapter="helper/soup-v1.0", path="x"),)
+    directory.job().model_copy(update={"beside": beside}).write(directory.path / "job.json")
+    assert "helper/soup-v1.0" in pruning.look(whole).needed
 
 
 def test_jobs_go_after_a_while_but_not_those_that_may_be_tried_again() -> None:

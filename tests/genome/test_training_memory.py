@@ -148,3 +148,13 @@ def test_the_work_is_that_of_the_largest_step() -> None:
     assert (found.anchors, found.anchor_responses) == (2 * 20, 2 * 10)
     none = settings.model_copy(update={"anchor_weight": 0.0})
     assert memory.work([chat(25, 50), *anchors], none).anchors == 0
+
+
+def test_both_answers_of_a_pair_are_work_of_one_pass() -> None:
+    """Where pairs are learned: the question is there twice, and both answers have logits."""
+    pair = Example(id="p", prompt="x" * 25, response="x" * 50, rejected="x" * 75)
+    preferring = TrainingSettings(batch_size=2, objective="sft+dpo")
+    assert memory.work([pair] * 3, preferring) == Work(longest=70, signals=140, responses=100)
+    plain = TrainingSettings(batch_size=2, min_pairs=4)
+    assert memory.work([pair] * 3, plain) == Work(longest=30, signals=60, responses=40)
+    assert memory.work([pair] * 4, plain).signals == 140

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fireworks_server import ACCOUNT, KEY, Service, serving
 from fixed import NOW
+from stopping import Killed
 from trainer_runs import Outcome, question, run_trainer, write_job
 
 from daemon import orders, supervisor
@@ -20,7 +21,7 @@ from daemon.runner import TrainerFailed
 from daemon.trainers import catalog, child
 from daemon.trainers.fireworks import dataset, run, transfer
 from daemon.trainers.fireworks.api import Api
-from genome import adapters, bases, batches, lora
+from genome import adapters, bases, batches, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Fireworks, Intake
 from genome.errors import InvalidConfig
@@ -317,7 +318,7 @@ def test_a_process_killed_before_it_heard_starts_no_second_job(
 
 
 def test_a_job_that_failed_there_says_why_and_is_paid_once(
-    service: Service, train: Callable[..., Outcome], order: Path
+    service: Service, train: Callable[..., Outcome], order: Path, home: Home, tmp_path: Path
 ) -> None:
     """The runner's further tries repeat the reason; whoever asks for the job again gets a new one."""
     service.states = [{"state": "JOB_STATE_FAILED", "status": {"code": "INTERNAL", "message": "out of GPUs"}}]
@@ -325,9 +326,58 @@ def test_a_job_that_failed_there_says_why_and_is_paid_once(
         outcome = train()
         assert outcome.status == 1 and "ended as FAILED: out of GPUs" in (outcome.events[-1].reason or "")
     assert len(service.of("supervisedFineTuningJobs")) == 1 and service.of("datasets") == {}
-    JobDirectory(order).events_file.unlink()  # as `genome training start --job` does
     service.states = [DONE]
+    JobDirectory(order).events_file.unlink()  # a pause, or a clock: nothing but being asked for again pays
+    assert train().status == 1 and len(service.of("supervisedFineTuningJobs")) == 1
+    retried(home, order, tmp_path)
     assert train().status == 0 and len(service.of("supervisedFineTuningJobs")) == 2
+
+
+def retried(home: Home, order: Path, tmp_path: Path) -> None:
+    """What `genome training start --job` does to the checkpoints of a job that failed for good."""
+    failed = JobDirectory(home.completed_jobs / order.name)
+    shutil.copytree(order, failed.path)
+    shutil.copytree(tmp_path / "checkpoints", home.checkpoints(failed.id))
+    jobs.retry(home, failed)
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.copytree(home.checkpoints(failed.id), tmp_path / "checkpoints")
+
+
+def test_stopped_between_two_starts_it_is_paid_once(
+    service: Service, train: Callable[..., Outcome], order: Path
+) -> None:
+    """A stop that was asked for takes a start off the count, and lets no second job begin."""
+    service.states = [{"state": "JOB_STATE_FAILED"}]
+    JobDirectory(order).record(Event(event="started"))
+    JobDirectory(order).record(Event(event="stopped"))
+    assert train().status == 1 and train().status == 1
+    assert len(service.of("supervisedFineTuningJobs")) == 1
+
+
+@pytest.mark.parametrize("states", [[DONE], [{"state": "JOB_STATE_FAILED"}]])
+@pytest.mark.parametrize("dies_at", ["clearing", "moving"])
+def test_what_was_uploaded_is_removed_though_the_process_died(
+    service: Service, train: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, states: Any, dies_at: str
+) -> None:
+    """Between the adapter or the end that was written down and the removal: the next process makes up for it, once."""
+    service.states = states
+    with monkeypatch.context() as patched:
+        if dies_at == "clearing":
+            patched.setattr(run._Run, "_put_away", killed)
+        else:
+            patched.setattr(run.files, "move", killed)
+        if dies_at == "clearing" or states != [DONE]:
+            with pytest.raises(Killed):
+                train()
+            assert len(service.of("datasets")) == 1
+    first, again = train(), train()
+    assert first.status == again.status == int(states != [DONE])
+    assert service.of("datasets") == {} and len(service.requests("DELETE")) == 1
+    assert len(service.of("supervisedFineTuningJobs")) == 1
+
+
+def killed(*_arguments: Any) -> None:
+    raise Killed
 
 
 def test_a_job_that_was_removed_there_is_not_started_again(

@@ -11,7 +11,7 @@ from typing import Any
 from genome import lora
 from genome.config import Fireworks
 from genome.errors import InvalidInput
-from genome.jobs import Job, TrainingSettings
+from genome.jobs import ENDED, Job, TrainingSettings
 from genome.records import Record
 
 FILE = "fireworks.json"
@@ -29,7 +29,13 @@ class Remote(Record):
     started: bool = False
     """Whether the service said that it has the job."""
     ended: str = ""
-    """Why it ended without an adapter that can be used."""
+    """Why it ended without an adapter that can be used. Such a record is moved to `genome.jobs.ENDED`."""
+    cleared: bool = False
+    """Whether what was uploaded is known to be gone."""
+
+    def is_of(self, settings: Fireworks) -> bool:
+        """Whether that account has it."""
+        return (self.account, self.url) == (settings.account, settings.url)
 
 
 def called(job: str) -> str:
@@ -74,8 +80,9 @@ def order(job: Job, settings: Fireworks, remote: Remote, signals: int, parent: l
 
 
 def read(directory: Path) -> Remote | None:
-    """What an earlier process of the job left."""
-    return Remote.read(directory / FILE) if (directory / FILE).exists() else None
+    """What an earlier process of the job left: its end, else what goes on there."""
+    found = next((path for path in (directory / ENDED, directory / FILE) if path.exists()), None)
+    return Remote.read(found) if found else None
 
 
 def _warmup_steps(wanted: TrainingSettings, signals: int) -> int:

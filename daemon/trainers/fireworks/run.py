@@ -12,7 +12,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 from safetensors import safe_open
@@ -27,13 +27,13 @@ from daemon.trainers.fireworks.remote import Remote
 from genome import bases, files, lora
 from genome.config import Fireworks
 from genome.errors import Conflict, GenomeError, InvalidAdapter, InvalidConfig, NotFound
-from genome.jobs import EXIT_STOPPED, Job, JobDirectory, read_examples
+from genome.jobs import ENDED, EXIT_STOPPED, Job, JobDirectory, read_examples
 from genome.lora import Lora
 
 STEPS = 100
 """A job's progress is told in per cent."""
 TRAINED = frozenset({"COMPLETED", "EARLY_STOPPED"})
-ENDED = frozenset({"FAILED", "CANCELLED", "CANCELLING", "EXPIRED", "DELETING", "DELETING_CLEANING_UP", "DELETED",
+OVER = frozenset({"FAILED", "CANCELLED", "CANCELLING", "EXPIRED", "DELETING", "DELETING_CLEANING_UP", "DELETED",
                    "ARCHIVED"})  # fmt: skip
 """Without a model. A state that is in neither set is looked at again."""
 WEIGHTS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -67,13 +67,16 @@ def run(arguments: list[str] | None = None) -> int:
 class _Run:
     def __init__(self, directory: JobDirectory, checkpoints: Path, channel: child.Channel) -> None:
         self.directory, self.checkpoints, self.channel = directory, checkpoints, channel
-        self.percent = 0
+        self.settings, self.percent = _settings(), 0
         self._said = time.monotonic()
 
     def to_the_end(self) -> None:
+        job, settings, found = self.directory.job(), self.settings, remote.read(self.checkpoints)
         if (self.checkpoints / ADAPTER).is_dir():  # finished, but the daemon went away before it heard
+            self._put_away(found)
             return
-        job, settings = self.directory.job(), _settings()
+        if found is not None and found.ended:  # each is paid: none but `jobs.retry` lets another begin
+            self._end(found)
         examples = read_examples(self.directory.examples)
         tokenised.check(examples)
         data = dataset.prepare(examples)
@@ -81,7 +84,7 @@ class _Run:
         self.api = Api(settings, self._alive)
         files.make_directory(self.checkpoints)
         files.remove_unfinished(self.checkpoints)
-        self.remote = self._remote(job, settings)
+        self.remote = found if found is not None and found.is_of(settings) else self._new(job, settings)
         order = remote.order(job, settings, self.remote, len(data.lines), parent)
         self._say(account=settings.account, remote_job=self.remote.id, base_model=settings.base_model,
                   signals=len(data.lines), kept_here=data.kept_here, left_out=data.left_out)  # fmt: skip
@@ -92,22 +95,17 @@ class _Run:
             self._fetch(model, job)
         except Ended as error:
             self._keep(ended=str(error))
-            self._clear(settings)
-            raise
-        self._clear(settings)
+            self._end(self.remote)
+        self._put_away(self.remote)
 
-    def _remote(self, job: Job, settings: Fireworks) -> Remote:
-        """The job at the service that is this one's: that of an earlier process, else one with a new name.
+    def _end(self, found: Remote) -> NoReturn:
+        """Says why the job ended without an adapter, also when a process died halfway through this."""
+        if (self.checkpoints / remote.FILE).exists():
+            files.move(self.checkpoints / remote.FILE, self.checkpoints / ENDED)
+        self._put_away(found)
+        raise Ended(found.ended)
 
-        One that ended badly is not tried again by a process that is only the runner's next try, for each is paid.
-        Someone who asks for the job again, `genome training start --job`, clears its events.
-        """
-        found = remote.read(self.checkpoints)
-        if found is not None and (found.account, found.url) == (settings.account, settings.url):
-            if not found.ended:
-                return found
-            if self.directory.starts() > 1:
-                raise Ended(found.ended)
+    def _new(self, job: Job, settings: Fireworks) -> Remote:
         new = Remote(id=remote.called(job.id), account=settings.account, url=settings.url)
         new.write(self.checkpoints / remote.FILE)
         return new
@@ -136,7 +134,7 @@ class _Run:
             self._say(remote_state=state, epoch=progress.get("epoch"))
             if state in TRAINED:
                 return str(found.get("outputModel") or self.remote.id).rpartition("/")[2]
-            if state in ENDED:
+            if state in OVER:
                 words = (found.get("status") or {}).get("message") or "it gives no reason"
                 raise self._ended(f"ended as {state}: {self.api.shown(str(words))}")
             self.api.sleep(self.api.settings.poll_seconds)
@@ -159,22 +157,25 @@ class _Run:
         again = f"genome training start --job {self.directory.id} starts another one"
         return Ended(f"the job {self.remote.id} at Fireworks {how}", again)
 
-    def _clear(self, settings: Fireworks) -> None:
+    def _put_away(self, found: Remote | None) -> None:
         """Takes back what was uploaded. That it fails is no reason to lose an adapter, and is said in the log."""
-        if settings.keep_dataset:
+        settings = self.settings
+        if settings.keep_dataset or found is None or found.cleared or not found.is_of(settings):
             return
         try:
             with suppress(NotFound):
-                self.api.delete(f"datasets/{self.remote.id}")
+                Api(settings, self._alive).delete(f"datasets/{found.id}")
         except GenomeError as error:
-            print(f"the dataset {self.remote.id} is still at the service: {error}", file=sys.stderr)
+            print(f"the dataset {found.id} is still at the service: {error}", file=sys.stderr)
+            return
+        found.model_copy(update={"cleared": True}).write(self.checkpoints / (ENDED if found.ended else remote.FILE))
 
     def _keep(self, **changed: Any) -> None:
         self.remote = self.remote.model_copy(update=changed)
         self.remote.write(self.checkpoints / remote.FILE)
 
     def _alive(self) -> None:
-        if time.monotonic() - self._said >= self.api.settings.poll_seconds:
+        if time.monotonic() - self._said >= self.settings.poll_seconds:
             self._say()
 
     def _say(self, **facts: Any) -> None:

@@ -30,6 +30,8 @@ PASS_TOKENS, GRADIENT_CHECKPOINTING = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHE
 """Environment variables by which a trainer is told what was chosen: a number, and 1 or 0."""
 WHOLE_PASS, SMALLEST_PASS = 4096, 128
 """Tokens of a pass, padding included, where there is memory enough, and where there is least."""
+TEACHER_BYTES = 256 * 8 + 4
+"""Of a teacher's distribution at one token: its likeliest tokens with their log probabilities, and the rest."""
 MIB = 1 << 20
 BYTES_PER_TOKEN = 2.5
 """Of text in UTF-8, to tell tokens without a tokenizer: a small vocabulary has so many in English, a large one four."""
@@ -98,6 +100,8 @@ class Work:
     """Tokens of a step on which loss is taken."""
     anchors: int = 0
     anchor_responses: int = 0
+    held: int = 0
+    """Tokens of the whole job at which a teacher's distribution is kept."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library,
     positions = max(4 * min(pass_tokens, work.responses), 6 * min(pass_tokens, work.anchor_responses))
     quantised = shape.linear if library.four_bits else 0
     return Need(
-        process=library.process_bytes,
+        process=library.process_bytes + TEACHER_BYTES * work.held,
         weights=int((shape.floats - quantised) * number + quantised * 0.5625 + shape.packed_bytes),
         adapter=4 * 4 * settings.rank * shape.factors,
         activations=int(library.slack * number * tokens * (kept + on_the_way_back)),
@@ -200,14 +204,16 @@ def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
             TURN_TOKENS + _tokens(turn.get("content", "")) for turn in example.messages[:-1]
         )
         whole = sum(min(prompt + end, settings.max_tokens) for end in ends)
-        lengths[example.anchor].append((whole, sum(ends)))
+        said = example.anchor and example.prompt is not None  # by a model: it is held everywhere
+        lengths[example.anchor].append((whole, whole if said else sum(ends)))
     steps = max(1, math.ceil(len(lengths[False]) / settings.batch_size))
     signals, responses = _step(lengths[False], settings.batch_size)
     anchors, anchor_responses = (
         _step(lengths[True], math.ceil(len(lengths[True]) / steps)) if settings.anchor_weight else (0, 0)
     )
     longest = max((whole for whole, _ in lengths[False] + lengths[True]), default=0)
-    return Work(longest, signals, responses, anchors, anchor_responses)
+    held = sum(places for _, places in lengths[True]) if settings.anchor_weight else 0
+    return Work(longest, signals, responses, anchors, anchor_responses, held)
 
 
 def _step(lengths: list[tuple[int, int]], rows: int) -> tuple[int, int]:

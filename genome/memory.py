@@ -200,7 +200,8 @@ def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
             TURN_TOKENS + _tokens(turn.get("content", "")) for turn in example.messages[:-1]
         )
         whole = sum(min(prompt + end, settings.max_tokens) for end in ends)
-        lengths[example.anchor].append((whole, sum(ends)))
+        everywhere = example.anchor and example.prompt is not None  # a model said the prompt, too
+        lengths[example.anchor].append((whole, whole if everywhere else sum(ends)))
     steps = max(1, math.ceil(len(lengths[False]) / settings.batch_size))
     signals, responses = _step(lengths[False], settings.batch_size)
     anchors, anchor_responses = (

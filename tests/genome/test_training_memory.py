@@ -145,7 +145,10 @@ def test_the_work_is_that_of_the_largest_step() -> None:
     assert found == Work(longest=100, signals=200, responses=60)
     anchors = [Example(id="a", prompt="x" * 25, response="x" * 25, anchor=True)] * 4
     found = memory.work([chat(25, 50), chat(25, 100), chat(5000, 50), *anchors], settings)
-    assert (found.anchors, found.anchor_responses) == (2 * 20, 2 * 10)
+    assert (found.anchors, found.anchor_responses) == (2 * 20, 2 * 20)
+    taught = chat(25, 50).model_copy(update={"anchor": True})
+    found = memory.work([chat(25, 50), *[taught] * 2], settings)
+    assert (found.anchors, found.anchor_responses) == (2 * 46, 2 * 20)
     none = settings.model_copy(update={"anchor_weight": 0.0})
     assert memory.work([chat(25, 50), *anchors], none).anchors == 0
 

@@ -26,7 +26,7 @@ from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import Conflict, DiskFull, InvalidAdapter
 from genome.fairness import Waiting
-from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
+from genome.jobs import Event, Example, Job, JobDirectory, Result
 from genome.layout import Home
 from genome.lines import from_signal
 
@@ -52,7 +52,7 @@ def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:
     assert batch is not None
     job = Job(
         id="job-2025-11-20-001", persona="helper", domain="git", batch=batch.id, trainer="command", base="base",
-        base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+        base_fingerprint="f" * 64, settings=CONFIG.training.settings(Path("base")), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
 
@@ -365,7 +365,7 @@ async def test_a_failed_job_whose_settings_are_todays_goes_on_from_its_checkpoin
     files.write(home.checkpoints(failed.id) / "step-1", b"")
     assert actions.start(home, CONFIG, "", "", failed.id).job == failed.id
     assert (home.checkpoints(failed.id) / "step-1").exists() and ordered.state() == "waiting"
-    halved = ordered.job().settings.model_copy(update={"learning_rate": CONFIG.training.learning_rate / 2})
+    halved = ordered.job().settings.model_copy(update={"learning_rate": ordered.job().settings.learning_rate / 2})
     later = ordered.job().model_copy(update={"attempt": 2, "settings": halved})
     assert orders.is_current(CONFIG, later)
     for other in ({"trainer": "torch"}, {"attempt": 1}, {"copy_of": "base", "base": "copy"}):
@@ -422,7 +422,7 @@ def order(home: Home, signal: Callable[..., Any], number: int, persona: str, dom
     assert batch is not None
     job = Job(
         id=f"job-2025-11-20-{number:03d}", persona=persona, domain=domain, batch=batch.id, trainer="command",
-        base="base", base_fingerprint="f" * 64, settings=TrainingSettings(), created=0,
+        base="base", base_fingerprint="f" * 64, settings=CONFIG.training.settings(Path("base")), created=0,
     )  # fmt: skip
     return jobs.create(home, job, iter([Example(id="a", prompt="q", response="a")]))
 

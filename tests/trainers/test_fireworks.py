@@ -70,10 +70,13 @@ def settings(service: Service) -> Fireworks:
     return Fireworks(url=service.url, account=ACCOUNT, base_model="accounts/fireworks/models/base", poll_seconds=0.01)
 
 
+SETTINGS = TrainingSettings(rank=16, learning_rate=3e-3, epochs=6, warmup_fraction=0.5)
+
+
 @pytest.fixture
 def order(base_path: Path, tmp_path: Path) -> Path:
     """A job of three signals and an anchor."""
-    return write_job(tmp_path / "jobs" / "job-1", base_path, SIGNALS + ANCHORS, TrainingSettings(warmup_fraction=0.5))
+    return write_job(tmp_path / "jobs" / "job-1", base_path, SIGNALS + ANCHORS, SETTINGS)
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def test_a_job_ends_in_the_adapter_the_service_made(
 ) -> None:
     """Uploaded, started, looked at, fetched and checked; how far it is comes from the service."""
     outcome = start()
-    assert (outcome.status, outcome.events[-1].event) == (0, "finished"), outcome.log
+    assert (outcome.status, outcome.events[-1].event) == (0, "finished"), outcome.events[-1]
     assert {path.name: path.read_bytes() for path in outcome.adapter.iterdir()} == right
     assert [event.step for event in outcome.events if event.model_extra and "remote_state" in event.model_extra] == [
         0, 40, 100,
@@ -163,7 +166,7 @@ def test_the_service_is_asked_for_what_the_job_says(service: Service, train: Cal
     ((name, job),) = service.of("supervisedFineTuningJobs").items()
     assert job["dataset"] == f"accounts/{ACCOUNT}/datasets/{name}"
     assert job["baseModel"] == "accounts/fireworks/models/base" and "warmStartFrom" not in job
-    assert (job["loraRank"], job["epochs"], job["learningRate"], job["batchSizeSamples"]) == (32, 6.0, 3e-3, 16)
+    assert (job["loraRank"], job["epochs"], job["learningRate"], job["batchSizeSamples"]) == (16, 6.0, 3e-3, 16)
     assert job["learningRateWarmupSteps"] == 1  # half of ⌈3 · 6 / 16⌉ = 2
     assert (job["earlyStop"], job["evalAutoCarveout"]) == (False, False)
 

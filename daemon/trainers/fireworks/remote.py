@@ -53,7 +53,8 @@ def parent_id(parent: lora.Lora) -> str:
 def order(job: Job, settings: Fireworks, remote: Remote, signals: int, parent: lora.Lora | None) -> dict[str, Any]:
     """What the service is asked for: training's settings as far as it has them; docs/fireworks.md says which."""
     account = f"accounts/{settings.account}"
-    wanted, rank = job.settings, parent.rank if parent else job.settings.rank
+    wanted = job.settings
+    rank = parent.rank if parent else min(wanted.rank, LARGEST_RANK)
     if rank > LARGEST_RANK or rank & (rank - 1):
         raise InvalidInput(
             f"the service trains no LoRA of rank {rank}, only of powers of 2 up to {LARGEST_RANK}",

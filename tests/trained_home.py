@@ -35,6 +35,8 @@ Make = Callable[..., Any]
 class TrainedHome:
     home: Home
     days: int = 0
+    domain: str = DOMAIN
+    """Whose batches are formed."""
 
     def accept(self, lines: Iterable[Any]) -> None:
         into = Buffer(self.home, Intake())
@@ -46,7 +48,7 @@ class TrainedHome:
         """A queued batch."""
         self.days += 1
         self.accept(lines)
-        made = batches.form(self.home, PERSONA, DOMAIN, "test", NOW + self.days * whole_home.DAY, POLICY)
+        made = batches.form(self.home, PERSONA, self.domain, "test", NOW + self.days * whole_home.DAY, POLICY)
         assert made is not None
         return made
 

@@ -101,11 +101,11 @@ def test_rows_laid_end_to_end_do_not_see_each_other(name: str) -> None:
 
 
 def test_nothing_flows_back_into_another_row(model: Any) -> None:
-    """What is learned from rows together is what is learned from each by itself."""
+    """What is learned from rows together, some of them padded to one length, is what is learned from each by itself."""
     attention.install(model, 128)
     logits = ResponseLogits(model, packed=True)
-    found = []
-    for parts in ([rows(30, 2, 9)], [[each] for each in rows(30, 2, 9)]):
+    found, examples = [], rows(30, 28, 9, 10)
+    for parts in ([examples], [[each] for each in examples]):
         model.zero_grad()
         for part in parts:
             (batch,) = batches(part)

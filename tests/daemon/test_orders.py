@@ -1,0 +1,44 @@
+"""What a job is ordered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from trained_home import TrainedHome
+
+from genome import jobs
+from genome.jobs import Beside
+from genome.layout import Home
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def trained(home: Home) -> TrainedHome:
+    return TrainedHome(home)
+
+
+def test_a_domain_is_trained_with_what_serves_the_others_beside_it(
+    trained: TrainedHome, home: Home, signal: Make
+) -> None:
+    """In both its first turn and the next, which replaces what served the domain itself."""
+    git = trained.turn([signal(i) for i in range(20)])
+    trained.domain = "svn"
+    beside = (Beside(adapter=git, path=str(home.adapter(git)), scale=1.0),)
+    for turn in (1, 2):
+        ordered = trained.order(trained.batch([signal(100 * turn + i, domain="svn") for i in range(20)]))
+        assert ordered.job().beside == beside
+        trained.train(ordered)
+        trained.judge(ordered)
+
+
+def test_a_wrong_answer_reaches_the_trainer(trained: TrainedHome, signal: Make) -> None:
+    """Where it can be told from the right one."""
+    wrong = {number: f"wrong {number}" for number in range(20)} | {0: "answer 0 ", 1: " "}
+    ordered = trained.order(trained.batch([signal(i, wrongOutput=text) for i, text in wrong.items()]))
+    examples = jobs.read_examples(ordered.examples)
+    found = {int((each.messages or [])[0]["content"].split()[-1]): each.rejected for each in examples}
+    assert len(found) > 2
+    assert found == {number: None if number < 2 else wrong[number] for number in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import os
@@ -9,12 +10,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from genome.errors import GenomeError
 from genome.jobs import EXIT_STOPPED, Event
 
 if TYPE_CHECKING:
@@ -54,6 +57,27 @@ class Channel:
                 line = line[os.write(self._descriptor, line) :]
         except BrokenPipeError:
             self.closed = True
+
+
+def arguments(doing: str, left: str, given: list[str] | None) -> argparse.Namespace:
+    """``job`` and ``checkpoints``: the directories every trainer is started with. ``left``: what it leaves there."""
+    parser = argparse.ArgumentParser(description=f"{doing}; the daemon's runner starts this.")
+    parser.add_argument("job", type=Path, metavar="JOB_DIRECTORY", help="holds job.json and train.jsonl")
+    parser.add_argument("checkpoints", type=Path, metavar="CHECKPOINT_DIRECTORY", help=f"gets {left}")
+    return parser.parse_args(given)
+
+
+def to_its_end(channel: Channel, work: Callable[[], int]) -> int:
+    """The exit status ``work`` returns; 1 if it fails, and then the reason is told."""
+    try:
+        return work()
+    except GenomeError as error:
+        channel.say("failed", reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        summary = (str(error).strip() or "no message").splitlines()[0]
+        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
+    return 1
 
 
 class Stop:

@@ -23,12 +23,10 @@ calls its ``load(job)``; what that returns keeps to `Trainer`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -43,7 +41,7 @@ from daemon.trainers import examples as tokenised
 from daemon.trainers.comparisons import Measured
 from daemon.trainers.examples import Examples, Tokens
 from genome import bases, files, jobs
-from genome.errors import GenomeError, InvalidInput
+from genome.errors import InvalidInput
 from genome.jobs import EXIT_STOPPED, Job, JobDirectory, TrainingSettings, read_examples
 
 ADAPTER = "adapter"
@@ -173,25 +171,10 @@ class Course:
 
 def run(package: str, arguments: list[str] | None = None) -> int:
     """A trainer process's whole life; returns its exit status."""
-    paths = _arguments(arguments)
+    paths = child.arguments("Runs one training job", "checkpoints and adapter/", arguments)
     channel = child.Channel.open()
     stop = child.Stop(channel)
-    try:
-        return _Run(package, paths.job, paths.checkpoints, channel, stop).to_the_end()
-    except GenomeError as error:
-        channel.say("failed", reason=str(error))
-    except Exception as error:
-        traceback.print_exc()
-        summary = (str(error).strip() or "no message").splitlines()[0]
-        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
-    return 1
-
-
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Runs one training job; the daemon's runner starts this.")
-    parser.add_argument("job", type=Path, metavar="JOB_DIRECTORY", help="holds job.json and train.jsonl")
-    parser.add_argument("checkpoints", type=Path, metavar="CHECKPOINT_DIRECTORY", help="gets checkpoints and adapter/")
-    return parser.parse_args(arguments)
+    return child.to_its_end(channel, _Run(package, paths.job, paths.checkpoints, channel, stop).to_the_end)
 
 
 class _Run:

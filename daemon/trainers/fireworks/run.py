@@ -5,11 +5,9 @@ SIGTERM ends the process at once, at any time: the job there goes on, and the ne
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,23 +43,16 @@ class Ended(GenomeError):
 
 def run(arguments: list[str] | None = None) -> int:
     """A trainer process's whole life; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Runs one training job at Fireworks; the daemon's runner starts this.")
-    parser.add_argument("job", type=Path, metavar="JOB_DIRECTORY", help="holds job.json and train.jsonl")
-    parser.add_argument("checkpoints", type=Path, metavar="CHECKPOINT_DIRECTORY", help="gets fireworks.json, adapter/")
-    paths = parser.parse_args(arguments)
+    paths = child.arguments("Runs one training job at Fireworks", "fireworks.json and adapter/", arguments)
     channel = child.Channel.open()
     child.Stop(channel)
-    try:
+
+    def train() -> int:
         _Run(JobDirectory(paths.job), paths.checkpoints, channel).to_the_end()
         channel.say("finished", step=STEPS, steps=STEPS)
         return 0
-    except GenomeError as error:
-        channel.say("failed", reason=str(error))
-    except Exception as error:
-        traceback.print_exc()
-        summary = (str(error).strip() or "no message").splitlines()[0]
-        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
-    return 1
+
+    return child.to_its_end(channel, train)
 
 
 class _Run:

@@ -115,6 +115,24 @@ def test_nothing_flows_back_into_another_row(model: Any) -> None:
         torch.testing.assert_close(gradient, found[1][key], atol=1e-5, rtol=1e-3)
 
 
+def test_what_nobody_asks_for_is_not_computed(name: str) -> None:
+    """After the last attention a layer has the response's tokens alone to work on, and learns the same from them."""
+    examples, found, computed = rows(30, 28, 9, 10), [], []
+    for packed in (True, False):
+        model = adapted(base(name))
+        linear.install(model)
+        assert not packed or attention.install(model, 128)
+        *_, last = linear.layers(model)
+        last.register_forward_hook(lambda _layer, _inputs, output: computed.append(int(output.any(-1).sum())))
+        (batch,) = batches(examples)
+        logits = ResponseLogits(model, packed)(batch)
+        functional.cross_entropy(logits, torch.from_numpy(batch.targets), reduction="sum").backward()
+        found.append({"logits": logits.detach(), **gradients(model)})
+    for key, value in found[0].items():
+        torch.testing.assert_close(value, found[1][key], atol=1e-5, rtol=1e-3)
+    assert computed[-2:] == [len(batch.places), batch.padded.size]
+
+
 def test_a_base_whose_tokens_meet_elsewhere_is_padded() -> None:
     """A state space runs on from row to row: rows end to end would learn from each other."""
     state_space = MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=8)

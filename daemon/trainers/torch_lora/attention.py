@@ -6,7 +6,8 @@ of like lengths attend together, as a small padded batch; no row sees another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ NAME = "genome_packed"
 GROWTH, SLACK = 1.25, 4
 """A group's longest row has at most GROWTH times the tokens of its shortest and SLACK more: little is padded, and there
 are few groups."""
-
+WORTHWHILE = 0.9
+"""Of a pass's tokens: where more are asked for, to choose them costs more than it spares."""
 
 CHECKED = (7, 23, 5)
 """Lengths of the rows by which a model is checked …"""
@@ -47,9 +49,15 @@ class Group:
 
 
 class Rows:
-    """How the rows of the pass at hand lie. One at a time: it is read again when a checkpoint is recomputed."""
+    """How the rows of the pass at hand lie. One at a time: it is read again when a checkpoint is recomputed.
+
+    ``asked``: places whose logits are asked for, None for all; ``layers``: how often a pass attends, and how often it
+    has ``attended``.
+    """
 
     groups: Sequence[Group] = ()
+    asked: Tensor | None = None
+    layers, attended = 0, 0
 
 
 ROWS = Rows()
@@ -73,6 +81,7 @@ def install(model: Any, longest: int) -> bool:
             model.set_attn_implementation(NAME)
             lay_out(np.array(lengths), model.device)
             together = model(tokens, position_ids=positions, use_cache=False).logits[0]
+            ROWS.layers = ROWS.attended
         except (ValueError, TypeError, RuntimeError, AttributeError):
             together = torch.full_like(alone, torch.inf)
     scale = max(1.0, float(alone.abs().max()))
@@ -84,6 +93,7 @@ def install(model: Any, longest: int) -> bool:
 
 def lay_out(lengths: np.ndarray, device: torch.device) -> None:
     """To be called before each pass with the lengths of its rows, which had best be sorted."""
+    ROWS.attended = 0
     groups, edges = [], [0]
     for index in range(1, len(lengths)):
         part = [*lengths[edges[-1] : index], lengths[index]]
@@ -94,6 +104,22 @@ def lay_out(lengths: np.ndarray, device: torch.device) -> None:
         groups.append(_group(start, lengths[first:last], device))
         start += groups[-1].tokens
     ROWS.groups = groups
+
+
+@contextmanager
+def asking(places: Tensor, tokens: int) -> Iterator[None]:
+    """In here a pass over so many tokens need give logits at these places alone, [k]."""
+    ROWS.asked = places if len(places) < WORTHWHILE * tokens else None
+    try:
+        yield
+    finally:
+        ROWS.asked = None
+
+
+def needed() -> Tensor | None:
+    """The only places that still matter, None for all. After the last layer has attended, tokens meet no more, so what
+    nobody asks for need not be computed."""
+    return ROWS.asked if ROWS.attended == ROWS.layers else None
 
 
 def _group(start: int, lengths: np.ndarray, device: torch.device) -> Group:
@@ -122,6 +148,7 @@ def packed(
 ) -> tuple[Tensor, None]:
     """Causal attention within each row: ``query`` [1, heads, t, d], ``key`` and ``value`` [1, key heads, t, d], to
     [1, t, heads, d]."""
+    ROWS.attended += 1
     grouped = query.shape[1] != key.shape[1]
     dtype = query.dtype
     if query.is_cpu:  # the CPU's kernels are slow in half precision, backwards by a factor of ten

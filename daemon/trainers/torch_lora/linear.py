@@ -20,6 +20,7 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from daemon.trainers.torch_lora import attention
 from genome import lora, tensors
 from genome.errors import InvalidAdapter
 from genome.jobs import Beside
@@ -78,16 +79,17 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     beside, scaling = layer.beside or (None, None), layer.scaling[ADAPTER]
     if type(layer.base_layer) is nn.Linear:
-        return _LoraLinear.apply(x, layer.base_layer.weight, layer.base_layer.bias, down, up, scaling, *beside)
+        weight, bias = layer.base_layer.weight, layer.base_layer.bias
+        return _LoraLinear.apply(x, weight, bias, down, up, scaling, *beside, attention.needed())
     # A quantised layer knows alone how it multiplies.
-    return _LoraLinear.apply(x, None, layer.base_layer(x), down, up, scaling, *beside)
+    return _LoraLinear.apply(x, None, layer.base_layer(x), down, up, scaling, *beside, None)
 
 
 class _LoraLinear(torch.autograd.Function):
     """y = x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ + (x A₀ᵀ) B₀ᵀ for x [..., in], W [out, in], A [r, in], B [out, r].
 
     A and B learn, in whatever precision they have; the products are made in x's. W is None where ``bias`` is already
-    the layer's output.
+    the layer's output. ``needed`` [k]: the only tokens whose y matters; the others' is 0, with a gradient of zero.
     """
 
     @staticmethod
@@ -101,8 +103,9 @@ class _LoraLinear(torch.autograd.Function):
         scaling: float,
         down_beside: Tensor | None,
         up_beside: Tensor | None,
+        needed: Tensor | None,
     ) -> Tensor:
-        flat, rank = x.reshape(-1, x.shape[-1]), down.shape[0]
+        flat, rank = _chosen(x.reshape(-1, x.shape[-1]), needed), down.shape[0]
         down, up = down.to(x.dtype), up.to(x.dtype) * scaling
         if down_beside is not None:
             down, up = torch.cat([down, down_beside.to(x.dtype)]), torch.cat([up, up_beside.to(x.dtype)], dim=1)
@@ -112,20 +115,31 @@ class _LoraLinear(torch.autograd.Function):
             output = bias.reshape(-1, bias.shape[-1]).clone()
         projected = flat @ down.t()
         output.addmm_(projected, up.t())
-        ctx.save_for_backward(flat, weight, down, up, projected)
+        ctx.save_for_backward(flat, weight, down, up, projected, needed)
         ctx.scaling, ctx.shape, ctx.rank = scaling, x.shape, rank
-        return output.view(*x.shape[:-1], output.shape[-1])
+        return _spread(output, needed, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, down, up, projected = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1])
+        flat, weight, down, up, projected, needed = ctx.saved_tensors
+        gradient = _chosen(gradient.reshape(-1, gradient.shape[-1]), needed)
         pulled, rank = gradient @ up, ctx.rank
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = gradient @ weight if weight is not None else torch.zeros_like(flat)
-            to_x = to_x.addmm_(pulled, down).view(ctx.shape)
+            to_x = _spread(to_x.addmm_(pulled, down), needed, ctx.shape[:-1])
         to_down = pulled[:, :rank].t() @ flat
         to_up = (gradient.t() @ projected[:, :rank]) * ctx.scaling
         through = gradient.view(*ctx.shape[:-1], -1) if weight is None else None
-        return to_x, None, through, to_down.float(), to_up.float(), None, None, None
+        return to_x, None, through, to_down.float(), to_up.float(), None, None, None, None
+
+
+def _chosen(flat: Tensor, needed: Tensor | None) -> Tensor:
+    return flat if needed is None else flat.index_select(0, needed)
+
+
+def _spread(rows: Tensor, needed: Tensor | None, shape: torch.Size) -> Tensor:
+    """Rows [k, d] at their places among zeros, [*shape, d]."""
+    if needed is not None:
+        rows = rows.new_zeros(shape.numel(), rows.shape[-1]).index_copy_(0, needed, rows)
+    return rows.view(*shape, rows.shape[-1])

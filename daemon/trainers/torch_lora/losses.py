@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,10 @@ class ResponseLogits:
         if self.packed:
             attention.lay_out(batch.lengths, self._model.device)
             tokens, positions = self.tensor(batch.tokens[None]), self.tensor(batch.positions[None])
-            logits = self._model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+            # A layer that is computed again on the way back would find other places to compute.
+            again = self._model.is_gradient_checkpointing
+            with nullcontext() if again else attention.asking(places[1], tokens.numel()):
+                logits = self._model(input_ids=tokens, position_ids=positions, use_cache=False).logits
         else:
             # Padding is on the right, where a causal model cannot look: without a mask the fast path is taken.
             logits = self._model(input_ids=self.tensor(batch.padded), use_cache=False).logits

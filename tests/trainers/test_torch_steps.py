@@ -133,6 +133,21 @@ def test_what_nobody_asks_for_is_not_computed(name: str) -> None:
     assert computed[-2:] == [len(batch.places), batch.padded.size]
 
 
+def test_layers_that_are_computed_again_on_the_way_back_learn_the_same() -> None:
+    """Where memory is short."""
+    found, (batch,) = [], batches(rows(30, 28, 9, 10))
+    for again in (True, False):
+        model = adapted(base("llama"))
+        linear.install(model)
+        attention.install(model, 128)
+        if again:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        logits = ResponseLogits(model.train(), packed=True)(batch)
+        functional.cross_entropy(logits, torch.from_numpy(batch.targets), reduction="sum").backward()
+        found.append(gradients(model))
+    torch.testing.assert_close(*found)
+
+
 def test_a_base_whose_tokens_meet_elsewhere_is_padded() -> None:
     """A state space runs on from row to row: rows end to end would learn from each other."""
     state_space = MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=8)

@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks import corrections, models, training_jobs
 from benchmarks.streams import Client, Reply, streams, worker
-from genome.jobs import TrainingSettings
 from genome.layout import Home
 from genome.signals import Signal
+from genome.training import TrainingSettings
 
 LENGTHS = {"S": (6, 60), "M": (2, 32)}
 """Replies of each stream in one turn, and tokens of a reply."""

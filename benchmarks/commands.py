@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks import corrections, training_jobs
 from daemon.trainers.child import NICENESS, THREAD_VARIABLES
-from genome.jobs import TrainingSettings
 from genome.signals import Signal
+from genome.training import TrainingSettings
 
 MLX_COMMAND = """
 import runpy, sys

@@ -15,8 +15,8 @@ from daemon.demo import material
 from daemon.evaluation import read_signals
 from daemon.trainers import examples as tokenised
 from daemon.trainers.examples import Examples, Tokens
-from genome.jobs import Example
 from genome.signals import Defaults, Signal
+from genome.training import Example
 
 SEED = 1
 

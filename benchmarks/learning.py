@@ -25,10 +25,11 @@ from genome import adapters, bases, batches, config, files, jobs, lora, promotio
 from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config
-from genome.jobs import Result, TrainingSettings
+from genome.jobs import Result
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.signals import Signal
+from genome.training import TrainingSettings
 
 PERSONA = "learner"
 BEGAN = 1_763_700_000.0

@@ -31,9 +31,9 @@ from benchmarks.learning import Learner
 from benchmarks.measure import Report
 from benchmarks.scoring import Score, Scorer
 from genome import config
-from genome.jobs import TrainingSettings
 from genome.layout import Home
 from genome.signals import Signal
+from genome.training import TrainingSettings
 
 GIT, GH = 500, 200
 """Corrections of each that are trained; the others are asked."""

@@ -21,7 +21,7 @@ from benchmarks.measure import in_turns, seconds
 from daemon.trainers import child, schedule, torch_lora
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Examples, Tokens
-from genome.jobs import Job
+from genome.training import Job
 
 IGNORED = -100
 """The label of a token that no loss is taken on, in transformers."""

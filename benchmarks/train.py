@@ -26,8 +26,8 @@ from benchmarks.beside import beside
 from benchmarks.commands import Shop
 from benchmarks.measure import Report, in_turns, ms
 from benchmarks.scoring import Scorer
-from genome.jobs import TrainingSettings
 from genome.signals import Signal
+from genome.training import TrainingSettings
 
 TRAINED = 500
 PLAIN = TrainingSettings(rank=models.RANK, alpha=2 * models.RANK, epochs=1, anchor_weight=0, dtype="float32")

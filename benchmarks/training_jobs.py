@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daemon.trainers import catalog
 from daemon.trainers.contract import ADAPTER
-from genome.jobs import Event, Example, Job, TrainingSettings
+from genome.training import Event, Example, Job, TrainingSettings
 
 SCRATCH = "checkpoints"
 

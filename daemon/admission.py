@@ -21,8 +21,9 @@ from daemon.trainers import catalog
 from genome import jobs, memory
 from genome.config import Training
 from genome.errors import GenomeError
-from genome.jobs import Event, Job, JobDirectory, TrainingSettings
+from genome.jobs import JobDirectory
 from genome.memory import MIB, Library, Need, Plan, Room, Shape, Work
+from genome.training import Event, Job, TrainingSettings
 
 ROOM_AFTER_STOP = 0.25
 """Of its need, that must be free beside it before a job goes on that was stopped for memory; each time as much more."""

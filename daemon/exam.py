@@ -21,11 +21,11 @@ from genome import curriculum, measures, promotions
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import InvalidConfig, InvalidInput
-from genome.jobs import Job
 from genome.layout import Home
 from genome.lines import to_signal
 from genome.promotions import Stack
 from genome.signals import Defaults, Signal, from_object
+from genome.training import Job
 
 OWN_FIELDS = ("measure", "pattern")
 """Of a golden line, besides a signal's."""

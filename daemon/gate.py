@@ -21,11 +21,12 @@ from genome import adapters, batches, files, jobs, promotions, registry, retract
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter, NotFound, Unavailable
-from genome.jobs import Job, JobDirectory
+from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.promotions import Stack, StackEntry
 from genome.quality import Verdict
 from genome.scores import Scores
+from genome.training import Job
 
 
 @dataclass

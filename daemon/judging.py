@@ -17,10 +17,10 @@ from daemon.worker_client import Question, WorkerClient
 from genome import measures, quality, scores
 from genome.config import Config
 from genome.errors import InvalidAdapter, InvalidInput
-from genome.jobs import Job
 from genome.promotions import Stack
 from genome.quality import Finding, OldSet, Paired, Verdict
 from genome.scores import AnswerScore, Observed, QuestionScore, Scores
+from genome.training import Job
 from genome.v1 import inference_pb2 as pb
 
 AT_ONCE = 8

@@ -29,11 +29,11 @@ from genome.bases import Described
 from genome.batches import Batch, HeldOutPolicy
 from genome.config import Config, Rung
 from genome.errors import Conflict, NotFound
-from genome.jobs import Beside, Example, Job, TrainingSettings
 from genome.layout import Home
 from genome.promotions import StackEntry
 from genome.quality import Verdict
 from genome.signals import Signal
+from genome.training import Beside, Example, Job, TrainingSettings
 
 GROWTH = 1.25
 """× the examples of a batch that could not be judged: with fewer new ones it would be trained again for nothing."""

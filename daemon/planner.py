@@ -17,9 +17,9 @@ from genome import batches, files, jobs, retraction, trigger_facts, triggers
 from genome.batches import Batch
 from genome.config import Config
 from genome.errors import Damaged, GenomeError
-from genome.jobs import Job
 from genome.layout import Home
 from genome.pending import Pending, Tally
+from genome.training import Job
 from genome.trigger_facts import Samples
 from genome.triggers import Plan
 from genome.verdicts import Newest

@@ -27,8 +27,9 @@ from genome import adapters, fairness, files, jobs, lora, retraction, runs
 from genome.config import Config
 from genome.errors import GenomeError, InvalidAdapter, NotFound
 from genome.fairness import Waiting
-from genome.jobs import Event, Job, JobDirectory, Result
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
+from genome.training import Event, Job
 
 LAST_WORDS_BYTES = 2000
 MOST_GARBAGE_TOLD = 20

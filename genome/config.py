@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from genome import bases, files, trigger_settings
 from genome.errors import Conflict, InvalidConfig
-from genome.jobs import TrainingSettings
 from genome.layout import Home, check_name
 from genome.quality import Bar
+from genome.training import TrainingSettings
 from genome.trigger_settings import Section, Triggers
 
 
@@ -83,7 +83,7 @@ class Intake(Section):
 
 
 class Training(Section, TrainingSettings):
-    """`genome.jobs.TrainingSettings`, and which trainer."""
+    """`genome.training.TrainingSettings`, and which trainer."""
 
     base: str = ""
     """A copy of the base in another precision, to train on; empty: the base itself."""

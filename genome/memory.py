@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genome import bases, jobs
+from genome import bases, training
 from genome.errors import InvalidConfig
-from genome.jobs import Example, TrainingSettings
+from genome.training import Example, TrainingSettings
 
 PASS_TOKENS, GRADIENT_CHECKPOINTING = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING"
 """Environment variables by which a trainer is told what was chosen: a number, and 1 or 0."""
@@ -194,7 +194,7 @@ def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
     cut smaller than need be.
     """
     lengths: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
-    pairs = jobs.objective(settings, examples) != "sft"
+    pairs = training.objective(settings, examples) != "sft"
     for example in examples:
         answers = [example.response or (example.messages[-1]["content"] if example.messages else "")]
         if pairs and example.rejected is not None:

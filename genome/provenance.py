@@ -21,6 +21,7 @@ from genome.promotions import Stack
 from genome.quality import Verdict
 from genome.segments import Stored
 from genome.tombstones import Retraction
+from genome.training import Example
 
 SHORTEST_PREFIX = 8
 """Characters of an id that stand for it, where only one begins so."""
@@ -226,12 +227,12 @@ def holds(directory: jobs.JobDirectory, signal_id: str, names: tuple[str, str]) 
     return (False, names) in found or any(anchor and job[0] == names[0] for anchor, job in found)
 
 
-def lines_of(directory: jobs.JobDirectory, signal_id: str) -> tuple[bytes, list[tuple[int, int, jobs.Example]]]:
+def lines_of(directory: jobs.JobDirectory, signal_id: str) -> tuple[bytes, list[tuple[int, int, Example]]]:
     """A job's examples as they are written, and (begin, end, example) of each of that id: no other is decoded."""
     data = directory.examples.read_bytes() if directory.examples.exists() else b""
     try:
         found = [
-            (begin, end, jobs.Example.model_validate_json(data[begin:end]))
+            (begin, end, Example.model_validate_json(data[begin:end]))
             for begin, end in tombstones.spans(data, tombstones.needle(signal_id))
         ]
     except ValueError as error:

@@ -14,9 +14,9 @@ from pathlib import Path
 from genome import adapters, files, promotions
 from genome.adapters import AdapterId
 from genome.errors import Conflict, Damaged, NotFound
-from genome.jobs import Job
 from genome.layout import NAME, Home
 from genome.promotions import Kind, Promotion, Stack, StackEntry, Variants, with_adapter
+from genome.training import Job
 
 GATE, FEEDBACK = "gate", "feedback"
 """Who acts by itself; everybody else is a person or a program."""

@@ -18,9 +18,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from genome import files, jobs, promotions, provenance, registry
-from genome.jobs import Job, JobDirectory
+from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.promotions import Stack
+from genome.training import Job
 
 REHEARSED = (b'"prompt":"', b'"teacher":"parent"')
 """Every example of a rehearsal holds both, and no other line: an anchor of the base has another teacher, and one that

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from genome.jobs import Event, JobDirectory
+from genome.jobs import JobDirectory
+from genome.training import Event
 
 COUNTS = ("signals", "anchors", "validation", "cut", "left_out")
 """What a trainer says of its examples before its first step; docs/trainers.md has their meaning."""

@@ -18,9 +18,9 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 import numpy as np  # noqa: E402
 
 from genome import lora  # noqa: E402
-from genome.jobs import EXIT_STOPPED  # noqa: E402
 from genome.lora import Factors, Lora  # noqa: E402
 from genome.tensors import Tensor  # noqa: E402
+from genome.training import EXIT_STOPPED  # noqa: E402
 
 
 def say(event: str, **facts: Any) -> None:

@@ -16,10 +16,11 @@ from genome import adapters, batches, fsck, jobs, registry, rejected, retraction
 from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Config, Intake
-from genome.jobs import Event, JobDirectory, Result
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.quality import Verdict
+from genome.training import Event
 
 CONFIG = Config.model_validate(
     {"base": "base", "gate": {"anchors": 0, "min_held_out": 2},

@@ -14,13 +14,14 @@ from genome.batches import Batch, HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.intake import Reading, Scan
-from genome.jobs import Event, Example, Job, JobDirectory, Result, TrainingSettings
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.lora import Factors, Lora
 from genome.quality import Verdict
 from genome.scores import Scores
 from genome.tensors import Tensor
+from genome.training import Event, Example, Job, TrainingSettings
 
 DAY = 86_400.0
 POLICY = HeldOutPolicy(0.3, 150)

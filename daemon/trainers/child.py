@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from genome.errors import GenomeError
-from genome.jobs import EXIT_STOPPED, Event
+from genome.training import EXIT_STOPPED, Event
 
 if TYPE_CHECKING:
     from daemon.trainers.contract import Lesson, Losses

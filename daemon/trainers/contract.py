@@ -2,8 +2,8 @@
 
 The daemon's runner starts ``python -m MODULE JOB_DIRECTORY CHECKPOINT_DIRECTORY`` in a session of its own. A trainer
 
-- reads ``job.json`` (`genome.jobs.Job`) and ``train.jsonl`` (`genome.jobs.Example`: signals, then anchors);
-- prints `genome.jobs.Event` lines on stdout and nothing else; whatever a library prints goes to stderr, the job's log;
+- reads ``job.json`` (`genome.training.Job`) and ``train.jsonl`` (`genome.training.Example`: signals, then anchors);
+- prints `genome.training.Event` lines on stdout and nothing else; what a library prints goes to stderr, the job's log;
 - every ``checkpoint_steps`` steps, and on SIGTERM, leaves all it needs to go on in CHECKPOINT_DIRECTORY, complete or
   not at all; after SIGTERM it says ``stopped`` and exits with `EXIT_STOPPED`;
 - started again, goes on from there and ends in the adapter it would have ended in undisturbed;
@@ -40,9 +40,10 @@ from daemon.trainers import child, comparisons, early_stop, schedule
 from daemon.trainers import examples as tokenised
 from daemon.trainers.comparisons import Measured
 from daemon.trainers.examples import Examples, Tokens
-from genome import bases, files, jobs
+from genome import bases, files, training
 from genome.errors import InvalidInput
-from genome.jobs import EXIT_STOPPED, Job, JobDirectory, TrainingSettings, read_examples
+from genome.jobs import JobDirectory, read_examples
+from genome.training import EXIT_STOPPED, Job, TrainingSettings
 
 ADAPTER = "adapter"
 """Name of the finished PEFT directory in the checkpoint directory."""
@@ -228,7 +229,7 @@ class _Run:
         if job.settings.anchor_weight == 0:
             lines = [line for line in lines if not line.anchor]
         max_tokens = min(job.settings.max_tokens, tokenised.context_tokens(base))
-        objective = jobs.objective(job.settings, lines)
+        objective = training.objective(job.settings, lines)
         examples = tokenised.prepare(lines, tokenizer, stops, max_tokens, objective)
         prepared = comparisons.prepared(examples, self.trainer, child.Comparing(self.channel).told)
         self.course = Course(prepared, job.settings, self._after_step)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genome.errors import InvalidInput
-from genome.jobs import Example, Objective
+from genome.training import Example, Objective
 
 TEACHER_TOKENS = 256
 """How many tokens of each of a teacher's distributions are kept apart."""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 
 WINDOW = 8
 """Batches whose examples are sorted by length among themselves: little padding, and still nearly random batches."""

@@ -11,9 +11,10 @@ from genome.adapters import AdapterId
 from genome.checks.problems import ASK, BACKUP, Problem, View, parsed, rubbish
 from genome.errors import InvalidInput
 from genome.files import UNFINISHED
-from genome.jobs import Event, Job, JobDirectory, Result
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.quality import Verdict
+from genome.training import Event, Job
 
 
 def check(view: View) -> Iterator[Problem]:

@@ -24,10 +24,11 @@ from daemon.runner import Runner
 from genome import batches, files, jobs
 from genome.buffer import Buffer
 from genome.config import Config, Intake
-from genome.jobs import Example, Job, JobDirectory, TrainingSettings
+from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.memory import MIB
+from genome.training import Event, Example, Job, TrainingSettings
 
 FLOOR = 100
 CONFIG = Config.model_validate(
@@ -134,7 +135,7 @@ async def test_waiting_is_not_training(home: Home, signal: Callable[..., Any]) -
     """Hours in which there was no memory are not in the seconds that a job trained."""
     ordered = order(home, signal)
     for event, time in (("started", 0.0), ("stopped", 10.0), ("waiting", 9000.0)):
-        ordered.record(jobs.Event.model_validate({"event": event, "time": time}))
+        ordered.record(Event.model_validate({"event": event, "time": time}))
     await runner(home, Machine(1 << 19)).step()
     result = ordered.result()
     assert result is not None and 10 < result.train_seconds < 1000
@@ -225,7 +226,7 @@ async def test_two_jobs_are_not_admitted_to_the_same_bytes(home: Home, signal: C
     assert isinstance(admission.admit(first, first.job()), Granted)
     short = admission.admit(second, second.job())
     assert isinstance(short, Short) and 0 < short.need_mb - machine.free <= 2
-    admission.heard(first.id, jobs.Event(event="progress", memory_mb=float(most)))
+    admission.heard(first.id, Event(event="progress", memory_mb=float(most)))
     assert isinstance(admission.admit(second, second.job()), Granted)
     admission.ended(second.id)
     admission.ended(first.id)

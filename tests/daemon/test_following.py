@@ -16,9 +16,10 @@ from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake
 from genome.errors import Busy, Conflict
-from genome.jobs import Event, Job, JobDirectory, Result, TrainingSettings
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.lines import from_signal
+from genome.training import Event, Job, TrainingSettings
 
 JOB = "job-2025-11-20-001"
 NOBODY = "nothing more was to happen"

@@ -9,8 +9,8 @@ import pytest
 from trained_home import TrainedHome
 
 from genome import jobs
-from genome.jobs import Beside
 from genome.layout import Home
+from genome.training import Beside
 
 Make = Callable[..., Any]
 

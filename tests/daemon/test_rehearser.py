@@ -20,8 +20,9 @@ from daemon.worker_client import Reply
 from genome import files, jobs, pruning, registry, rehearsals, retraction
 from genome.config import Config, Prune
 from genome.errors import InvalidInput, NotFound, Unavailable
-from genome.jobs import Event, Example, JobDirectory
+from genome.jobs import JobDirectory
 from genome.layout import Home
+from genome.training import Event, Example
 from genome.v1 import inference_pb2 as pb
 
 pytestmark = pytest.mark.anyio

@@ -26,9 +26,10 @@ from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import Conflict, DiskFull, InvalidAdapter
 from genome.fairness import Waiting
-from genome.jobs import Event, Example, Job, JobDirectory, Result
+from genome.jobs import JobDirectory, Result
 from genome.layout import Home
 from genome.lines import from_signal
+from genome.training import EXIT_STOPPED, Event, Example, Job
 
 CONFIG = Config.model_validate(
     {"base": "base", "training": {"max_starts": 2, "trainer": "command", "command": [sys.executable]}}
@@ -309,7 +310,7 @@ async def test_a_trainer_left_by_a_killed_daemon_is_ended_first(home: Home, orde
             if b"checkpoint" in line:
                 break
         assert await anyio.to_thread.run_sync(process.end_leftover, lock, 60.0)
-        assert await child.wait() == jobs.EXIT_STOPPED
+        assert await child.wait() == EXIT_STOPPED
     assert not await anyio.to_thread.run_sync(process.end_leftover, lock, 60.0)
 
 

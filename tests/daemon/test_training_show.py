@@ -15,8 +15,9 @@ from daemon import orders, service
 from daemon.cli import following
 from genome import config, jobs
 from genome.config import Config
-from genome.jobs import Event, JobDirectory
+from genome.jobs import JobDirectory
 from genome.layout import Home
+from genome.training import Event
 
 EVENTS = [
     Event(event="started", time=1000.0),

@@ -19,6 +19,7 @@ from daemon.events import Announcer
 from daemon.supervisor import recover
 from genome import files, jobs
 from genome.layout import Home
+from genome.training import Event
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 Changes = AsyncIterator[watcher.Names]
@@ -196,7 +197,7 @@ def what_wakes_nobody(home: Home) -> Iterator[None]:
     (home.inbox / ".a.jsonl").write_bytes(b"{}\n")
     (home.inbox / ".unfinished-a").mkdir()
     job(home).log.write_bytes(b"it trains\n")
-    job(home).record(jobs.Event(event="started"))
+    job(home).record(Event(event="started"))
     (home.active_jobs / ".unfinished-job").mkdir()
     (home.active_jobs / ".unfinished-job/job.json").write_bytes(b"{}")
     (home.promotions("helper") / ".unfinished-000001.json.1").write_bytes(b"{}")
@@ -346,12 +347,12 @@ def test_a_trainer_at_work_does_not_wake_the_process(home: Home) -> None:
     from daemon.inotify import Tree
 
     job(home).log.write_bytes(b"")
-    job(home).record(jobs.Event(event="started"))
+    job(home).record(Event(event="started"))
     with INotify(nonblocking=True) as kernel:
         Tree(home, kernel).add(Path())
         with job(home).log.open("ab", buffering=0) as log:
             log.write(b"it trains\n")
-        job(home).record(jobs.Event(event="progress", step=1))
+        job(home).record(Event(event="progress", step=1))
         assert list(kernel.read(timeout=0)) == []
 
 

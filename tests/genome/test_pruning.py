@@ -17,11 +17,12 @@ from genome import adapters, batches, files, fsck, jobs, pruning, registry, segm
 from genome.adapters import AdapterId
 from genome.config import Prune
 from genome.errors import Conflict, Damaged
-from genome.jobs import Beside, Result
+from genome.jobs import Result
 from genome.layout import Home
 from genome.promotions import Kind, Promotion, StackEntry
 from genome.pruning import Act, EndedJob, Facts
 from genome.quality import Verdict
+from genome.training import Beside
 
 LATER = NOW + 1000 * DAY
 TIGHT = Prune(adapters_kept=1, rollback_days=0)

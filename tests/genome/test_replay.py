@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import trained_home
 from fixed import NOW
 from trained_home import DOMAIN, PERSONA, TrainedHome
 
@@ -147,16 +146,14 @@ def test_what_must_not_be_taught_is_never_drawn(trained: TrainedHome, signal: Ma
     assert drawn == set(replayed(trained, 6))
 
 
-def test_what_was_taught_is_drawn_as_anchors_by_the_same_weights(
-    trained: TrainedHome, signal: Make, monkeypatch: Any
-) -> None:
+def test_what_was_taught_is_drawn_as_anchors_by_the_same_weights(trained: TrainedHome, signal: Make) -> None:
     """Another domain's signals are anchors: the weightier and the younger more often, and none of its reserve."""
-    monkeypatch.setattr(trained_home, "DOMAIN", "other")
+    trained.domain = "other"
     named = {"domain": "other"}
     old = int(NOW * 1000) - 300 * replay.DAY_MILLIS
     lines = [signal(i, id=f"old {i}", timestamp=old, **named) for i in range(20)]
     trained.turn([*lines, *(signal(50 + i, id=f"new {i}", **named) for i in range(20))])
-    monkeypatch.undo()
+    trained.domain = DOMAIN
     batch = trained.batch([signal(900 + i) for i in range(10)])
     found: Counter[str] = Counter()
     for number in range(60):

@@ -35,10 +35,11 @@ from genome.batches import HeldOutPolicy
 from genome.buffer import Buffer
 from genome.config import Intake, Prune
 from genome.errors import InvalidInput
-from genome.jobs import Event, Result
+from genome.jobs import Result
 from genome.layout import Home
 from genome.lines import Line, from_signal
 from genome.segments import Origin, Stored
+from genome.training import Event
 
 EVERYTHING = pruning.DAY * 1000
 

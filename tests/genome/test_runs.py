@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from genome import runs
-from genome.jobs import Event
+from genome.training import Event
 
 
 def said(event: Any, time: float, **facts: Any) -> Event:

@@ -11,8 +11,8 @@ from fixed import SHIPPED_BASE
 
 from genome import memory
 from genome.errors import InvalidConfig
-from genome.jobs import Example, TrainingSettings
 from genome.memory import MIB, Library, Room, Shape, Work
+from genome.training import Example, TrainingSettings
 
 LIBRARY = Library(process_bytes=500 * MIB, number_bytes=4)
 SETTINGS = TrainingSettings(rank=16)

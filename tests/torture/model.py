@@ -11,10 +11,11 @@ from turn import BAD, QUESTIONS
 
 from genome import adapters, batches, curriculum, files, jobs, lora, registry, rejected, segments
 from genome.batches import Batch
-from genome.jobs import Job, Result
+from genome.jobs import Result
 from genome.layout import Home
 from genome.promotions import Promotion
 from genome.quality import Verdict
+from genome.training import Job
 
 
 def half_visible(home: Home) -> list[str]:

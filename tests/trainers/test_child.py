@@ -11,7 +11,7 @@ import pytest
 from trainer_runs import question, write_job
 
 from daemon.trainers import catalog, child
-from genome.jobs import EXIT_STOPPED, Event
+from genome.training import EXIT_STOPPED, Event
 
 NOISY = """
 import os, sys

@@ -14,7 +14,7 @@ from daemon.trainers import child, comparisons
 from daemon.trainers.batches import Batch
 from daemon.trainers.child import Channel
 from daemon.trainers.examples import Distributions, Examples, Tokens, Wrong
-from genome.jobs import EXIT_STOPPED, Event, Example
+from genome.training import EXIT_STOPPED, Event, Example
 
 MEASURING = """
 import signal, sys

@@ -14,7 +14,7 @@ from trainer_runs import Outcome, question, run_trainer, write_job
 
 from daemon.trainers import catalog
 from genome import lora
-from genome.jobs import EXIT_STOPPED, Example, TrainingSettings
+from genome.training import EXIT_STOPPED, Example, TrainingSettings
 
 ANSWERS = {
     "What colour is the door?": "green",
@@ -179,7 +179,8 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_ends_with_the_bes
     """Patience is counted in epochs; nothing is learned of the examples it is measured by, and the adapter that is
     left is the one that was best, as the library itself finds."""
     from daemon.trainers import comparisons, contract, examples
-    from genome.jobs import Job, read_examples
+    from genome.jobs import read_examples
+    from genome.training import Job
 
     measured = [event for event in validated.outcome.events if event.validation_loss is not None]
     last, best = measured[-1], min(measured, key=lambda event: event.validation_loss or 0.0)
@@ -294,7 +295,7 @@ def test_an_mlx_adapter_computes_the_same_in_peft(
     from transformers import AutoModelForCausalLM
 
     from daemon.trainers.mlx_lora import load
-    from genome.jobs import Job
+    from genome.training import Job
 
     _, checkpoint, _ = resumed
     mine = load(Job.read(trained.job / "job.json"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer_runs import question, write_job
 
-from genome.jobs import EXIT_STOPPED, Event, TrainingSettings
+from genome.training import EXIT_STOPPED, Event, TrainingSettings
 
 COUNTING = """
 import os, signal, sys

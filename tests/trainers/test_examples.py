@@ -10,9 +10,9 @@ from trainer_runs import question
 
 from daemon.trainers import examples as tokenised
 from daemon.trainers.examples import Tokens
-from genome import jobs
+from genome import training
 from genome.errors import InvalidInput
-from genome.jobs import Example, TrainingSettings
+from genome.training import Example, TrainingSettings
 
 LONG = 512
 
@@ -134,9 +134,9 @@ def test_too_long_a_wrong_answer_is_left_out_alone(tokenizer: Any) -> None:
 def test_pairs_are_taken_by_themselves_where_there_are_enough() -> None:
     pair = question("Hi", "well").model_copy(update={"rejected": "ill"})
     settings = TrainingSettings(min_pairs=2)
-    assert jobs.objective(settings, [pair, question("a", "b")]) == "sft"
-    assert jobs.objective(settings, [pair, pair]) == "sft+dpo"
-    assert jobs.objective(TrainingSettings(objective="dpo"), [pair]) == "dpo"
+    assert training.objective(settings, [pair, question("a", "b")]) == "sft"
+    assert training.objective(settings, [pair, pair]) == "sft+dpo"
+    assert training.objective(TrainingSettings(objective="dpo"), [pair]) == "dpo"
 
 
 def test_anchors_are_kept_apart_and_weights_kept(tokenizer: Any) -> None:

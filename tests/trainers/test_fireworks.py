@@ -25,11 +25,12 @@ from genome import adapters, bases, batches, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Fireworks, Intake
 from genome.errors import InvalidConfig
-from genome.jobs import EXIT_STOPPED, Event, Example, JobDirectory, TrainingSettings
+from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.lora import Factors, Lora
 from genome.tensors import Tensor
+from genome.training import EXIT_STOPPED, Event, Example, TrainingSettings
 
 MODULE = "model.layers.0.self_attn.q_proj"
 RUNNING: dict[str, Any] = {"state": "JOB_STATE_RUNNING", "jobProgress": {"percent": 40, "epoch": 2}}

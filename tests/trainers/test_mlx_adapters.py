@@ -10,7 +10,7 @@ from trainer_runs import question, run_trainer, write_job
 
 from genome import bases, lora, mlx_format
 from genome.config import Worker
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 from inference_worker import engine as engines
 from inference_worker.engine import Term
 

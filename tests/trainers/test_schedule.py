@@ -10,7 +10,7 @@ import pytest
 from daemon.trainers import schedule
 from daemon.trainers.batches import batches
 from daemon.trainers.examples import Tokens, Wrong
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 
 LENGTHS = [3 + (index * 37) % 50 for index in range(100)]
 

@@ -32,7 +32,7 @@ from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from daemon.trainers.torch_lora.trainer import TorchTrainer
 from genome import lora, tensors
-from genome.jobs import Beside, TrainingSettings
+from genome.training import Beside, TrainingSettings
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

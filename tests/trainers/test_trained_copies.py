@@ -23,10 +23,10 @@ from daemon.runner import Runner
 from genome import adapters, bases, batches, config, copies, files, jobs
 from genome.buffer import Buffer
 from genome.errors import InvalidAdapter, InvalidConfig
-from genome.jobs import TrainingSettings
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.signals import Defaults, from_object
+from genome.training import TrainingSettings
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
 from inference_worker.sources import Source, WrongBase

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.trainers import catalog
-from genome.jobs import Event, Example, Job, TrainingSettings
+from genome.training import Event, Example, Job, TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genome.errors import InvalidInput
-from genome.jobs import Example
+from genome.training import Example
 
 FEWEST = 3
 """Lines the service takes at least."""

@@ -11,8 +11,8 @@ from typing import Any
 from genome import lora
 from genome.config import Fireworks
 from genome.errors import InvalidInput
-from genome.jobs import ENDED, Job, TrainingSettings
 from genome.records import Record
+from genome.training import ENDED, Job, TrainingSettings
 
 FILE = "fireworks.json"
 """Of the checkpoint directory."""
@@ -29,7 +29,7 @@ class Remote(Record):
     started: bool = False
     """Whether the service said that it has the job."""
     ended: str = ""
-    """Why it ended without an adapter that can be used. Such a record is moved to `genome.jobs.ENDED`."""
+    """Why it ended without an adapter that can be used. Such a record is moved to `genome.training.ENDED`."""
     cleared: bool = False
     """Whether what was uploaded is known to be gone."""
 

@@ -25,8 +25,9 @@ from daemon.trainers.fireworks.remote import Remote
 from genome import bases, files, lora
 from genome.config import Fireworks
 from genome.errors import Conflict, GenomeError, InvalidAdapter, InvalidConfig, NotFound
-from genome.jobs import ENDED, EXIT_STOPPED, Job, JobDirectory, read_examples
+from genome.jobs import JobDirectory, read_examples
 from genome.lora import Lora
+from genome.training import ENDED, EXIT_STOPPED, Job
 
 STEPS = 100
 """A job's progress is told in per cent."""

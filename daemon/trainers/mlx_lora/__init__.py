@@ -10,7 +10,7 @@ from genome import blas, copies
 
 if TYPE_CHECKING:
     from daemon.trainers.mlx_lora.trainer import MlxTrainer
-    from genome.jobs import Job
+    from genome.training import Job
 
 
 def load(job: Job) -> MlxTrainer:

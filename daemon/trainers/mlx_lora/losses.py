@@ -10,7 +10,7 @@ import numpy as np
 
 from daemon.trainers.batches import Batch
 from daemon.trainers.examples import TEACHER_TOKENS, Distributions
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 
 SMALLEST = 1e-9
 """Of a probability that is had by taking others from 1."""

@@ -24,7 +24,7 @@ from daemon.trainers.mlx_lora.layers import LoraLinear, array
 from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
 from genome import bases, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
-from genome.jobs import Beside, Job, TrainingSettings
+from genome.training import Beside, Job, TrainingSettings
 
 LORA, OPTIMIZER = "lora.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""

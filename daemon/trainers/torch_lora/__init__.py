@@ -9,7 +9,7 @@ from genome import copies
 
 if TYPE_CHECKING:
     from daemon.trainers.torch_lora.trainer import TorchTrainer
-    from genome.jobs import Job
+    from genome.training import Job
 
 
 def load(job: Job) -> TorchTrainer:

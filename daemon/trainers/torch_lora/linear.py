@@ -23,7 +23,7 @@ from torch.nn import functional
 from daemon.trainers.torch_lora import attention
 from genome import lora, tensors
 from genome.errors import InvalidAdapter
-from genome.jobs import Beside
+from genome.training import Beside
 
 ADAPTER = "default"
 """PEFT's name of the adapter that learns."""

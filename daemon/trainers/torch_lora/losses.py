@@ -15,7 +15,7 @@ from daemon.trainers.batches import Batch, batches
 from daemon.trainers.contract import Lesson, Losses
 from daemon.trainers.examples import TEACHER_TOKENS, Distributions
 from daemon.trainers.torch_lora import attention
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 
 SMALLEST = 1e-9
 """Of a probability that is had by taking others from 1."""

@@ -10,7 +10,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from genome import lora
-from genome.jobs import TrainingSettings
+from genome.training import TrainingSettings
 
 STATE = "state.safetensors"
 """A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME`` and ``random``."""

@@ -21,7 +21,7 @@ from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import bases
 from genome.errors import InvalidConfig
-from genome.jobs import Job, TrainingSettings
+from genome.training import Job, TrainingSettings
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 

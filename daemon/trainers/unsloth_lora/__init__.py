@@ -11,7 +11,7 @@ from genome import copies
 
 if TYPE_CHECKING:
     from daemon.trainers.unsloth_lora.trainer import UnslothTrainer
-    from genome.jobs import Job
+    from genome.training import Job
 
 
 def load(job: Job) -> UnslothTrainer:

@@ -31,7 +31,7 @@ from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import lora
 from genome.errors import InvalidAdapter
-from genome.jobs import Job, TrainingSettings
+from genome.training import Job, TrainingSettings
 
 IGNORED = -100
 """The label of a token that no loss is taken on, in transformers."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon import anchors
+from daemon import anchors, footprints
 from daemon.trainers import catalog
 from genome import (
     bases,
@@ -114,14 +114,15 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
     parent = None if rung.fresh else serves
     if batch.rebuilds:
         parent = batch.parent
-    trained_on = _trained_on(config, base)
+    trainer = catalog.resolve(config.training.trainer, config.training.command)
+    trained_on = _trained_on(config, base, trainer)
     return Job(
         id=jobs.job_id(batch.id),
         persona=batch.persona,
         domain=batch.domain,
         batch=batch.id,
         replaces=serves,
-        trainer=catalog.resolve(config.training.trainer, config.training.command),
+        trainer=trainer,
         base=trained_on.path,
         base_fingerprint=base[1],
         copy_of=str(base[0]) if config.training.base else None,
@@ -152,11 +153,15 @@ def _beside(home: Home, entry: StackEntry) -> Beside:
     return Beside(adapter=entry.adapter, path=str(home.adapter(entry.adapter)), scale=entry.scale)
 
 
-def _trained_on(config: Config, base: tuple[Path, str]) -> Described:
-    """The base, or the copy of it that is trained on."""
-    if not config.training.base:
-        return Described(path=str(base[0]), fingerprint=base[1], quantisation=bases.quantisation(base[0]))
-    return bases.describe(copies.resolve(base[0], config.training.base, "training.base"))
+def _trained_on(config: Config, base: tuple[Path, str], trainer: str) -> Described:
+    """The base, or the copy of it that is trained on; in fewer bits where the trainer reads it so."""
+    if config.training.base:
+        found = bases.describe(copies.resolve(base[0], config.training.base, "training.base"))
+    else:
+        found = Described(path=str(base[0]), fingerprint=base[1], quantisation=bases.quantisation(base[0]))
+    if found.quantisation.method == "none" and footprints.library(trainer, footprints.uses_gpu(trainer)).four_bits:
+        return found.model_copy(update={"quantisation": bases.LOADED_IN_FOUR_BITS})
+    return found
 
 
 def rebuild(home: Home, persona: str, domain: str, reason: str) -> Batch:

@@ -41,6 +41,10 @@ class Quantisation(BaseModel):
         return f"{bits}{self.method}{f' {self.mode}' if self.mode else ''}{group}"
 
 
+LOADED_IN_FOUR_BITS = Quantisation(method="bitsandbytes", bits=4, mode="nf4")
+"""What Unsloth makes of 16-bit weights as it reads them, where there are bitsandbytes and a GPU."""
+
+
 class Described(BaseModel):
     """A model directory: which weights, in which precision."""
 

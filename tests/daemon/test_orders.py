@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from trained_home import TrainedHome
 
+from daemon import footprints
 from genome import jobs
 from genome.layout import Home
+from genome.memory import Library
 from genome.training import Beside
 
 Make = Callable[..., Any]
@@ -32,6 +34,16 @@ def test_a_domain_is_trained_with_what_serves_the_others_beside_it(
         assert ordered.job().beside == beside
         trained.train(ordered)
         trained.judge(ordered)
+
+
+def test_a_base_that_is_read_in_fewer_bits_is_said_to_be(
+    trained: TrainedHome, signal: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsloth does with bitsandbytes and a GPU; the base itself, and what serves, stay as they are."""
+    monkeypatch.setattr(footprints, "library", lambda *_: Library(process_bytes=0, number_bytes=2, four_bits=True))
+    job = trained.order(trained.batch([signal(i) for i in range(20)])).job()
+    assert job.trained_on is not None and job.trained_on.fingerprint == job.base_fingerprint
+    assert str(job.trained_on.quantisation) == "4-bit bitsandbytes nf4"
 
 
 def test_a_wrong_answer_reaches_the_trainer(trained: TrainedHome, signal: Make) -> None:

@@ -46,14 +46,14 @@ class UnslothTrainer:
     def __init__(self, model: PeftModel, tokenizer: Any, settings: TrainingSettings) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._state = AdapterState(model, settings)
-        self._objective = Objective(ResponseLogits(model, packed=False), settings)
+        self._objective, self._settings = Objective(ResponseLogits(model, packed=False), settings), settings
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        with _half():
+        with _half(self._settings):
             return self._objective.log_probabilities(batch)
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
-        with _half(), self._model.disable_adapter() if of_base else nullcontext():
+        with _half(self._settings), self._model.disable_adapter() if of_base else nullcontext():
             return self._objective.distributions(batch)
 
     def train(self, course: Course) -> None:
@@ -109,22 +109,29 @@ class _Report(TrainerCallback):
         control.should_training_stop = not self._trainer.report()
 
 
-def _half() -> torch.autocast:
+def _half(settings: TrainingSettings) -> torch.autocast:
     """As the library's trainer computes a step."""
-    dtype = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast("cuda", dtype, enabled=torch.cuda.is_available())
+    dtype = _half_type(settings)
+    return torch.autocast("cuda", dtype, enabled=dtype is not None)
+
+
+def _half_type(settings: TrainingSettings) -> torch.dtype | None:
+    """What a GPU multiplies in; None where that is single precision."""
+    if not torch.cuda.is_available() or settings.dtype == "float32":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _arguments(course: Course, scratch: str) -> SFTConfig:
-    cuda = torch.cuda.is_available()
+    half = _half_type(course.settings)
     return SFTConfig(
         output_dir=scratch,
         max_steps=len(course) - course.done,
         per_device_train_batch_size=1,  # a lesson
         max_grad_norm=course.settings.gradient_clip,
         seed=course.settings.seed,
-        bf16=cuda and torch.cuda.is_bf16_supported(),
-        fp16=cuda and not torch.cuda.is_bf16_supported(),
+        bf16=half is torch.bfloat16,
+        fp16=half is torch.float16,
         gradient_checkpointing=bool(_checkpointing()),
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

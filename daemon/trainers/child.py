@@ -34,9 +34,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 KERNEL_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """How many kernels oneDNN keeps, and how many PyTorch keeps of it besides: 1,024 each if nobody says."""
 KERNELS = 32
-"""In bfloat16 on a CPU every number of tokens has kernels of its own, of a third of a MiB, and hardly two passes have as
-many: kept, they grow to several times what a small base needs. A layer's, forwards and backwards, are what is used
-again, and they are fewer."""
+"""In bfloat16 on a CPU every number of tokens has kernels of its own, of a third of a MiB, and hardly two passes have
+as many: kept, they grow to several times what a small base needs. Used again are those of a layer, forwards and
+backwards, and they are fewer."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 

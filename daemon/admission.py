@@ -204,7 +204,7 @@ def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
         if job.parent_path:
             settings = settings.model_copy(update={"rank": _rank(Path(job.parent_path), settings.rank)})
         work = memory.work(jobs.read_examples(directory.examples), settings)
-        library, known = footprints.library(job.trainer, gpu), footprints.known(job.trainer)
+        library, known = footprints.library(job, gpu), footprints.known(job.trainer)
         return _Case(memory.shape(Path(job.base)), settings, work, library, known)
     return None
 

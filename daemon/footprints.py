@@ -6,25 +6,34 @@ import os
 import platform
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
+from genome import bases
 from genome.memory import MIB, Library
+from genome.training import Job
 
-FRAGMENTED = 1.7
-"""Passes of other lengths leave holes in the heap that no later one fits into."""
+HOLES = 1.4
+"""Slack: passes of other lengths leave some in the heap that no later one fits into."""
+HALVES = 1.6
+"""The same of activations in half precision, of which attention and norms are computed in float32."""
 ON_A_CPU = {
-    "torch": Library(process_bytes=480 * MIB, number_bytes=4, slack=FRAGMENTED),
-    "mlx": Library(process_bytes=300 * MIB, number_bytes=4, scores=True),
-    "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=FRAGMENTED),
+    "torch": Library(process_bytes=480 * MIB, number_bytes=4, padded=False, slack=HOLES),
+    "mlx": Library(process_bytes=360 * MIB, number_bytes=4, scores=True, measured=6, slack=1.2),
+    "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=HOLES),
 }
 """Of one that is not listed nobody knows; it is taken for torch where a guess will do."""
 ON_A_GPU = {
-    "torch": Library(process_bytes=2048 * MIB, number_bytes=2),
-    "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2),
+    "torch": Library(process_bytes=2048 * MIB, number_bytes=2, padded=False, slack=1.3),
+    "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2, slack=1.3),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""As Linux calls what PyTorch looks for. Where this is not told, torch is taken to compute in float32."""
+CPU = Path("/proc/cpuinfo")
 HIDDEN = ("", "-1")
 """First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
@@ -45,11 +54,25 @@ def known(trainer: str) -> bool:
     return trainer in ON_A_CPU
 
 
-def library(trainer: str, gpu: bool) -> Library:
+def packs(trainer: str) -> bool:
+    """Whether a trainer makes four bits of a base's weights as it loads them: Unsloth with bitsandbytes and a GPU."""
+    return trainer == "unsloth" and uses_gpu(trainer) and find_spec("bitsandbytes") is not None
+
+
+def library(job: Job, gpu: bool) -> Library:
     """``gpu``: `uses_gpu` said so."""
-    if not gpu:
-        found = ON_A_CPU.get(trainer, ON_A_CPU["torch"])
-        halves = trainer == "mlx" and sys.platform == "darwin" and platform.machine() == "arm64"
-        return replace(found, number_bytes=2) if halves else found
-    found = ON_A_GPU[trainer]
-    return replace(found, four_bits=trainer == "unsloth" and find_spec("bitsandbytes") is not None)
+    if gpu:
+        return replace(ON_A_GPU[job.trainer], four_bits=packs(job.trainer))
+    found = ON_A_CPU.get(job.trainer, ON_A_CPU["torch"])
+    if job.trainer == "mlx" and sys.platform == "darwin" and platform.machine() == "arm64":
+        return replace(found, number_bytes=2)
+    return replace(found, number_bytes=2, slack=HALVES) if _in_halves(job) else found
+
+
+def _in_halves(job: Job) -> bool:
+    """Whether a trainer computes in bfloat16 on this CPU."""
+    if job.settings.dtype != "auto" or job.trainer != "torch" or bases.dtype(Path(job.base)) == "float32":
+        return job.settings.dtype == "bfloat16"
+    with suppress(OSError):
+        return not set(BF16_INSTRUCTIONS).isdisjoint(CPU.read_text().split())
+    return False

@@ -159,7 +159,7 @@ def _trained_on(config: Config, base: tuple[Path, str], trainer: str) -> Describ
         found = bases.describe(copies.resolve(base[0], config.training.base, "training.base"))
     else:
         found = Described(path=str(base[0]), fingerprint=base[1], quantisation=bases.quantisation(base[0]))
-    if found.quantisation.method == "none" and footprints.library(trainer, footprints.uses_gpu(trainer)).four_bits:
+    if found.quantisation.method == "none" and footprints.packs(trainer):
         return found.model_copy(update={"quantisation": bases.LOADED_IN_FOUR_BITS})
     return found
 

@@ -7,7 +7,8 @@ What is counted, in bytes. Let a number be a weight, an activation or a gradient
 - the adapter: its factors, their gradients and AdamW's two moments (Loshchilov & Hutter 2019), in float32;
 - the activations of a pass, for every token of it. All layers' are kept for the way back; with gradient checkpointing
   (Chen et al. 2016) only what enters each layer, and one layer's at a time;
-- the logits at response positions: what is kept of them, and their gradients.
+- the logits at response positions: what is kept of them, and their gradients. Anchors have them at every token that a
+  model said; before the first step a teacher's are measured, in passes as large, with nothing kept for a way back.
 
 A training that does not fit is made smaller before it is refused: first by passes of fewer tokens, which cost little,
 then by gradient checkpointing, which costs a second forward. Both leave the adapter as it would be.
@@ -32,6 +33,8 @@ WHOLE_PASS, SMALLEST_PASS = 4096, 128
 """Tokens of a pass, padding included, where there is memory enough, and where there is least."""
 TEACHER_BYTES = 256 * 8 + 4
 """Of a teacher's distribution at one token: its likeliest tokens with their log probabilities, and the rest."""
+LOGITS = 4
+"""Arrays as large as a pass's logits that there are at once: they, their logarithms and the gradients of both."""
 MIB = 1 << 20
 BYTES_PER_TOKEN = 2.5
 """Of text in UTF-8, to tell tokens without a tokenizer: a small vocabulary has so many in English, a large one four."""
@@ -84,22 +87,31 @@ class Library:
     """Whether linear layers are quantised on loading."""
     scores: bool = False
     """Whether attention keeps its scores for the way back: tokens times the longest example, for every head."""
+    padded: bool = True
+    """Whether all rows of a pass get the length of its longest."""
+    measured: int = 2
+    """Arrays as large as the logits where a teacher's likeliest tokens are looked for."""
     slack: float = 1.0
     """What its allocator takes for a byte of activations."""
 
 
 @dataclass(frozen=True)
+class Step:
+    """Tokens of a step's signals, or of its anchors, where they are the longest: all, with padding, and with logits."""
+
+    tokens: int = 0
+    padded: int = 0
+    responses: int = 0
+
+
+@dataclass(frozen=True)
 class Work:
-    """The largest step there may be, in tokens; signals and anchors are passed one after the other."""
+    """The largest step there may be; signals and anchors are passed one after the other."""
 
     longest: int
-    """Example, with both answers of a pair. It is never split, so no pass is smaller."""
-    signals: int
-    """Of a step, with the padding."""
-    responses: int
-    """Tokens of a step on which loss is taken."""
-    anchors: int = 0
-    anchor_responses: int = 0
+    """Tokens of an example, with both answers of a pair. It is never split, so no pass is smaller."""
+    signals: Step
+    anchors: Step = Step()
     held: int = 0
     """Tokens of the whole job at which a teacher's distribution is kept."""
 
@@ -151,23 +163,33 @@ class Plan:
 
 def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library, cut: tuple[int, bool]) -> Need:
     """``cut``: tokens of a pass, and whether with gradient checkpointing."""
-    pass_tokens, checkpointing = max(cut[0], work.longest), cut[1]
-    number = library.number_bytes
-    tokens = min(pass_tokens, max(work.signals, work.anchors))
+    checkpointing, number = cut[1], library.number_bytes
     of_layer = shape.kept + settings.rank * shape.factors / (2 * shape.layers * max(shape.hidden, 1))
     if library.scores:
         of_layer += 1.5 * shape.heads * work.longest
-    on_the_way_back = 4 * of_layer  # of the layer that is being gone through: what is recomputed, and gradients
-    kept = shape.layers * shape.hidden + of_layer if checkpointing else shape.layers * of_layer
-    positions = max(4 * min(pass_tokens, work.responses), 6 * min(pass_tokens, work.anchor_responses))
+    kept = shape.layers * shape.hidden + 2 * of_layer if checkpointing else shape.layers * of_layer
+    of_token = library.slack * number * (kept + of_layer), library.slack * number * of_layer
+    activations, logits = max(_passes(work, library, max(cut[0], work.longest), of_token, shape.vocabulary), key=sum)
     quantised = shape.linear if library.four_bits else 0
     return Need(
         process=library.process_bytes + TEACHER_BYTES * work.held,
         weights=int((shape.floats - quantised) * number + quantised * 0.5625 + shape.packed_bytes),
         adapter=4 * 4 * settings.rank * shape.factors,
-        activations=int(library.slack * number * tokens * (kept + on_the_way_back)),
-        logits=4 * positions * shape.vocabulary,
+        activations=activations,
+        logits=logits,
     )
+
+
+def _passes(
+    work: Work, library: Library, largest: int, of_token: tuple[float, float], vocabulary: int
+) -> Iterator[tuple[int, int]]:
+    """Activations and logits of a pass over signals, over anchors, and to measure teachers. ``of_token``: bytes of its
+    activations, with a way back and without."""
+    for step in (work.signals, work.anchors):
+        tokens = min(largest, step.padded if library.padded else step.tokens)
+        yield int(tokens * of_token[0]), LOGITS * 4 * min(tokens, step.responses) * vocabulary
+    measured = min(largest, work.held)
+    yield int(measured * of_token[1]), library.measured * 4 * measured * vocabulary
 
 
 def plan(shape: Shape, settings: TrainingSettings, work: Work, library: Library, room: Room) -> Plan:
@@ -206,21 +228,20 @@ def work(examples: Sequence[Example], settings: TrainingSettings) -> Work:
         whole = sum(min(prompt + end, settings.max_tokens) for end in ends)
         said = example.anchor and example.prompt is not None  # by a model: it is held everywhere
         lengths[example.anchor].append((whole, whole if said else sum(ends)))
-    steps = max(1, math.ceil(len(lengths[False]) / settings.batch_size))
-    signals, responses = _step(lengths[False], settings.batch_size)
-    anchors, anchor_responses = (
-        _step(lengths[True], math.ceil(len(lengths[True]) / steps)) if settings.anchor_weight else (0, 0)
+    signals, anchors = lengths[False], lengths[True] if settings.anchor_weight else []
+    steps = max(1, math.ceil(len(signals) / settings.batch_size))
+    return Work(
+        longest=max((whole for whole, _ in [*signals, *anchors]), default=0),
+        signals=_step(signals, settings.batch_size),
+        anchors=_step(anchors, math.ceil(len(anchors) / steps)),
+        held=sum(places for _, places in anchors),
     )
-    longest = max((whole for whole, _ in lengths[False] + lengths[True]), default=0)
-    held = sum(places for _, places in lengths[True]) if settings.anchor_weight else 0
-    return Work(longest, signals, responses, anchors, anchor_responses, held)
 
 
-def _step(lengths: list[tuple[int, int]], rows: int) -> tuple[int, int]:
-    """Tokens of so many rows with their padding, and of their responses, at most."""
-    rows = min(rows, len(lengths))
-    responses = sorted((response for _, response in lengths), reverse=True)[:rows]
-    return rows * max((whole for whole, _ in lengths), default=0), sum(responses)
+def _step(lengths: list[tuple[int, int]], rows: int) -> Step:
+    """Of so many rows at most. ``lengths``: tokens of each, and how many of them have logits."""
+    wholes, responses = (sorted(each, reverse=True)[:rows] for each in zip(*(lengths or [(0, 0)]), strict=True))
+    return Step(sum(wholes), len(wholes) * max(wholes, default=0), sum(responses))
 
 
 def _tokens(text: str) -> int:
@@ -275,5 +296,4 @@ def _headers(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
         header = json.loads(stream.read(length))
     for name, entry in header.items():
         if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            yield name, entry["dtype"], entry["shape"], end - start
+            yield name, entry["dtype"], entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0]

@@ -31,6 +31,12 @@ SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+KERNEL_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""How many kernels oneDNN keeps, and how many PyTorch keeps of it besides: 1,024 each if nobody says."""
+KERNELS = 32
+"""In bfloat16 on a CPU every number of tokens has kernels of its own, of a third of a MiB, and hardly two passes have
+as many: kept, they grow to several times what a small base needs. Used again are those of a layer, forwards and
+backwards, and they are fewer."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -175,11 +181,14 @@ def memory_mb() -> float:
 
 
 def yield_to_serving(threads: int) -> None:
-    """Lowers this process's priority and sets its thread counts; libraries read them when they are imported."""
+    """Lowers this process's priority, sets its thread counts and bounds its kernels; libraries read these when they are
+    imported."""
     with suppress(OSError):
         os.nice(NICENESS)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    for variable in KERNEL_VARIABLES:
+        os.environ[variable] = str(KERNELS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up
     if sys.platform == "linux":

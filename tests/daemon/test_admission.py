@@ -330,6 +330,27 @@ async def test_the_memory_of_a_gpu_counts_where_it_is_used(
     assert admission.too_little(ordered.id, "torch") is not None
 
 
+async def test_half_precision_is_reckoned_where_torch_computes_in_it(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base stored so, on a processor that can; or where genome.toml asks for it."""
+    job = order(home, signal).job()
+    processor = home.root / "processor"
+    monkeypatch.setattr(footprints, "CPU", processor)
+
+    def weight_bytes(trainer: str, dtype: str) -> float:
+        settings = job.settings.model_copy(update={"dtype": dtype})
+        return footprints.library(job.model_copy(update={"trainer": trainer, "settings": settings}), False).number_bytes
+
+    assert weight_bytes("torch", "auto") == 4
+    for says, expected in (("flags : fpu avx512_bf16", 2), ("Features : fp bf16", 2), ("flags : fpu avx512f", 4)):
+        processor.write_text(says)
+        assert weight_bytes("torch", "auto") == expected
+    processor.write_text("flags : amx_bf16")
+    assert [weight_bytes("torch", dtype) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
+    assert [weight_bytes("unsloth", dtype) for dtype in ("auto", "bfloat16")] == [4, 2]
+
+
 async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:
     """A system that does not say what is free, and a base that cannot be read, are no reason to wait for ever."""
     ordered = order(home, signal)

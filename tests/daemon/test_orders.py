@@ -11,7 +11,6 @@ from trained_home import TrainedHome
 from daemon import footprints
 from genome import jobs
 from genome.layout import Home
-from genome.memory import Library
 from genome.training import Beside
 
 Make = Callable[..., Any]
@@ -40,7 +39,7 @@ def test_a_base_that_is_read_in_fewer_bits_is_said_to_be(
     trained: TrainedHome, signal: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unsloth does with bitsandbytes and a GPU; the base itself, and what serves, stay as they are."""
-    monkeypatch.setattr(footprints, "library", lambda *_: Library(process_bytes=0, number_bytes=2, four_bits=True))
+    monkeypatch.setattr(footprints, "packs", lambda _trainer: True)
     job = trained.order(trained.batch([signal(i) for i in range(20)])).job()
     assert job.trained_on is not None and job.trained_on.fingerprint == job.base_fingerprint
     assert str(job.trained_on.quantisation) == "4-bit bitsandbytes nf4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from fixed import SHIPPED_BASE
 
 from genome import memory
 from genome.errors import InvalidConfig
-from genome.memory import MIB, Library, Room, Shape, Work
+from genome.memory import MIB, Library, Room, Shape, Step, Work
 from genome.training import Example, TrainingSettings
 
 LIBRARY = Library(process_bytes=500 * MIB, number_bytes=4)
 SETTINGS = TrainingSettings(rank=16)
-WORK = Work(longest=300, signals=4800, responses=1600)
+WORK = Work(longest=300, signals=Step(tokens=4000, padded=4800, responses=1600))
 SMALL = Shape(floats=360 * 10**6, packed_bytes=0, linear=300 * 10**6, factors=500_000, layers=32, hidden=960,
               intermediate=2560, heads=15, query=960, vocabulary=49152)  # fmt: skip
 """About that of SmolLM2-360M."""
@@ -83,12 +84,27 @@ def test_each_part_grows_with_what_it_is_made_of() -> None:
     assert rank.adapter == 2 * one.adapter and rank.activations > one.activations
     half = memory.need(SMALL, SETTINGS, WORK, LIBRARY, (2048, False))
     assert 2 * half.activations == one.activations and half.logits == one.logits
+    packed = memory.need(SMALL, SETTINGS, WORK, replace(LIBRARY, padded=False), (4096, False))
+    assert packed.activations == int(one.activations * 4000 / 4096)
     assert one.logits == 4 * 4 * 1600 * 49152
     assert one.weights == 4 * SMALL.floats
     four = Library(500 * MIB, 2, four_bits=True)
     assert memory.need(SMALL, SETTINGS, WORK, four, (4096, False)).weights < one.weights // 3
     scores = Library(500 * MIB, 4, scores=True)
     assert memory.need(SMALL, SETTINGS, WORK, scores, (4096, False)).activations > one.activations
+
+
+def test_anchors_have_logits_at_every_token_they_hold() -> None:
+    """In their own pass, and before the first step in one as large as a pass may be, with nothing kept on the way."""
+    shallow, anchors = replace(SMALL, layers=4), Step(tokens=1000, padded=1500, responses=1000)
+    few = Work(longest=90, signals=Step(tokens=100, padded=120, responses=30), anchors=anchors)
+    found = memory.need(shallow, SETTINGS, few, LIBRARY, (4096, False))
+    assert found.logits == 4 * 4 * 1000 * 49152
+    held = memory.need(shallow, SETTINGS, replace(few, held=3000), LIBRARY, (4096, False))
+    assert held.logits == 2 * 4 * 3000 * 49152
+    assert held.activations < found.activations  # for three times the tokens
+    small = memory.need(shallow, SETTINGS, replace(few, held=3000), LIBRARY, (512, False))
+    assert small.logits == 4 * 4 * 512 * 49152
 
 
 def test_a_row_is_never_split() -> None:
@@ -142,23 +158,23 @@ def test_the_work_is_that_of_the_largest_step() -> None:
 
     settings = TrainingSettings(batch_size=2, max_tokens=100)
     found = memory.work([chat(25, 50), chat(25, 100), chat(5000, 50)], settings)
-    assert found == Work(longest=100, signals=200, responses=60)
+    assert found == Work(longest=100, signals=Step(100 + 66, 200, 60))
     anchors = [Example(id="a", prompt="x" * 25, response="x" * 25, anchor=True)] * 4
     found = memory.work([chat(25, 50), chat(25, 100), chat(5000, 50), *anchors], settings)
-    assert (found.anchors, found.anchor_responses, found.held) == (2 * 20, 2 * 20, 4 * 20)  # said by a model, all of it
+    assert (found.anchors, found.held) == (Step(2 * 20, 2 * 20, 2 * 20), 4 * 20)  # said by a model, all of it
     asked = [chat(25, 25).model_copy(update={"anchor": True})] * 4
     found = memory.work([chat(25, 50), *asked], settings)
     assert found.held == 4 * 10
     assert memory.need(SMALL, SETTINGS, found, LIBRARY, (4096, False)).process > LIBRARY.process_bytes
     none = settings.model_copy(update={"anchor_weight": 0.0})
-    assert memory.work([chat(25, 50), *anchors], none).anchors == 0
+    assert memory.work([chat(25, 50), *anchors], none).anchors == Step()
 
 
 def test_both_answers_of_a_pair_are_work_of_one_pass() -> None:
     """Where pairs are learned: the question is there twice, and both answers have logits."""
     pair = Example(id="p", prompt="x" * 25, response="x" * 50, rejected="x" * 75)
     preferring = TrainingSettings(batch_size=2, objective="sft+dpo")
-    assert memory.work([pair] * 3, preferring) == Work(longest=70, signals=140, responses=100)
+    assert memory.work([pair] * 3, preferring) == Work(longest=70, signals=Step(140, 140, 100))
     plain = TrainingSettings(batch_size=2, min_pairs=4)
-    assert memory.work([pair] * 3, plain) == Work(longest=30, signals=60, responses=40)
-    assert memory.work([pair] * 4, plain).signals == 140
+    assert memory.work([pair] * 3, plain) == Work(longest=30, signals=Step(60, 60, 40))
+    assert memory.work([pair] * 4, plain).signals.padded == 140

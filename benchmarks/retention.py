@@ -37,7 +37,9 @@ from genome.training import TrainingSettings
 
 GIT, GH = 500, 200
 """Corrections of each that are trained; the others are asked."""
-PLAIN = TrainingSettings(rank=16, alpha=32, epochs=3, batch_size=16, learning_rate=3e-3, anchor_weight=0)
+PLAIN = TrainingSettings(
+    rank=16, alpha=32, epochs=3, batch_size=16, learning_rate=3e-3, min_rate_fraction=0, anchor_weight=0
+)
 DOMAIN = "git"
 FILES = ("git.jsonl", "gh.jsonl", "base-heldout.jsonl")
 

@@ -88,7 +88,7 @@ class Training(Section, TrainingSettings):
     base: str = ""
     """A copy of the base in another precision, to train on; empty: the base itself."""
     learning_rate: float = Field(0.0, ge=0)
-    """Peak, reached after the warm-up, then cosine down to zero. 0: what suits the base's width."""
+    """Peak, as in every setting of a training. 0: what suits the base's width."""
     trainer: str = "auto"
     """auto, torch, mlx, unsloth, fireworks, command."""
     command: tuple[str, ...] = ()

@@ -4,7 +4,8 @@ What is counted, in bytes. Let a number be a weight, an activation or a gradient
 
 - the process: interpreter and libraries, before the base is loaded;
 - the weights of the frozen base, in the type the trainer keeps them in; quantised ones as they lie on disk;
-- the adapter: its factors, their gradients and AdamW's two moments (Loshchilov & Hutter 2019), in float32;
+- the adapter: its factors, their average, their gradients and AdamW's two moments (Loshchilov & Hutter 2019), in
+  float32;
 - the activations of a pass, for every token of it. All layers' are kept for the way back; with gradient checkpointing
   (Chen et al. 2016) only what enters each layer, and one layer's at a time;
 - the logits at response positions: what is kept of them, and their gradients. Anchors have them at every token that a
@@ -174,7 +175,7 @@ def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library,
     return Need(
         process=library.process_bytes + TEACHER_BYTES * work.held,
         weights=int((shape.floats - quantised) * number + quantised * 0.5625 + shape.packed_bytes),
-        adapter=4 * 4 * settings.rank * shape.factors,
+        adapter=4 * (5 if settings.average_fraction else 4) * settings.rank * shape.factors,
         activations=activations,
         logits=logits,
     )

@@ -34,9 +34,14 @@ class TrainingSettings(BaseModel):
     alpha: float = Field(64.0, gt=0)
     """The update is alpha / rank · B A."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Peak, reached after the warm-up, then cosine down to zero."""
+    """Peak, reached after the warm-up, then cosine down to ``min_rate_fraction`` of it."""
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     """Of all steps."""
+    min_rate_fraction: float = Field(0.3, ge=0, le=1)
+    average_fraction: float = Field(0.13, ge=0, le=1)
+    """Of all steps: what is kept is an average of the weights that looks back about so far, exponentially (Polyak &
+    Juditsky 1992). Steps that stay large find more, and their average wavers less than any of them. 0: the last
+    step's."""
     epochs: float = Field(12.0, gt=0)
     """Passes over the signals."""
     batch_size: int = Field(16, ge=1)
@@ -50,7 +55,7 @@ class TrainingSettings(BaseModel):
     """DPO's β: how far from the model it began with a preference may lead."""
     preference_weight: float = Field(1.0, ge=0)
     """Weight of the preference, against the signals' cross-entropy."""
-    anchor_weight: float = Field(35.0, ge=0)
+    anchor_weight: float = Field(27.0, ge=0)
     """Weight of the anchors' KL divergence to their teacher, against the signals' cross-entropy. Each teacher's, where
     there are two, have the whole of it. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)

@@ -13,7 +13,7 @@ from daemon.evaluation import read_signals
 from genome.signals import Defaults, Signal, from_object
 
 SHIPPED_BASE = Path(__file__).parent / "base"
-SHIPPED_BASE_TRAINING = "rank = 32\nalpha = 32\nlearning_rate = 3e-3\nbatch_size = 8\nepochs = 8\nanchor_weight = 2\n"
+SHIPPED_BASE_TRAINING = "rank = 32\nalpha = 32\nlearning_rate = 3e-3\nbatch_size = 8\nepochs = 5\nanchor_weight = 2\n"
 SHIPPED_BASE_GATE = "anchors = 450\n"
 """So small a model wants less holding than genome.toml's defaults are made for, and a demo is to be short."""
 PERSONA, DOMAIN = "homebody", "house"

@@ -61,6 +61,8 @@ class Lesson:
     signals: list[Tokens]
     anchors: list[Tokens]
     learning_rate: float
+    average_decay: float = 0.0
+    """What the average of the weights keeps of itself after the step."""
 
     @property
     def held(self) -> list[list[Tokens]]:
@@ -99,19 +101,22 @@ class Losses:
 
 
 class Trainer(Measured, Protocol):
-    """One library's way to make steps: a base with a LoRA, and an optimizer."""
+    """One library's way to make steps: a base with a LoRA, and an optimizer.
+
+    What it measures and exports is the LoRA's average over the last steps, as `Lesson.average_decay` says.
+    """
 
     def train(self, course: Course) -> None:
         """Makes one optimizer step a lesson, and tells ``course.made`` until that says to stop."""
 
     def save(self, directory: Path) -> None:
-        """Writes the LoRA, the optimizer's state and the random generators' into an empty directory."""
+        """Writes the LoRA, its average, the optimizer's state and the random generators' into an empty directory."""
 
     def restore(self, directory: Path) -> None:
         """Reads what ``save`` wrote; the next step is what it would have been."""
 
     def export(self, directory: Path) -> None:
-        """Writes the LoRA into an empty directory in PEFT's format."""
+        """Writes the average into an empty directory in PEFT's format."""
 
 
 class Course:
@@ -146,7 +151,8 @@ class Course:
         step = self._plan[number]
         signals = [self.examples.signals[index] for index in step.signals]
         anchors = [self.examples.anchors[index] for index in step.anchors]
-        return Lesson(signals, anchors, self.learning_rate(number))
+        decay = schedule.average_decay(len(self), self.settings)
+        return Lesson(signals, anchors, self.learning_rate(number), decay)
 
     def learning_rate(self, number: int) -> float:
         return schedule.learning_rate(number, len(self), self.settings)

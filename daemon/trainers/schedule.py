@@ -52,9 +52,15 @@ def _deal(lengths: Sequence[int], count: int, chance: random.Random) -> list[tup
 
 
 def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
-    """Of the step numbered from 0: linear warm-up to the peak, then a cosine that would reach zero at ``total``."""
+    """Of the step numbered from 0: linear warm-up to the peak, then a cosine that would reach its end at ``total``."""
     warmup = math.ceil(settings.warmup_fraction * total)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
-    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    lowest = settings.min_rate_fraction
+    return settings.learning_rate * (lowest + (1 - lowest) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def average_decay(total: int, settings: TrainingSettings) -> float:
+    """What an average of the weights keeps of itself at each step. 0: it is the newest weights."""
+    return max(0.0, 1 - 1 / (settings.average_fraction * total)) if settings.average_fraction else 0.0

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from trainer_runs import question, run_trainer, write_job
 
+from daemon.trainers.contract import Lesson
+from daemon.trainers.examples import Tokens
 from genome import bases, lora, mlx_format
 from genome.config import Worker
-from genome.training import TrainingSettings
+from genome.training import Job, TrainingSettings
 from inference_worker import engine as engines
 from inference_worker.engine import Term
 
@@ -49,6 +51,31 @@ def engine_logits(name: str, base: Path, adapter: Path | None) -> np.ndarray:
     logits = [engine.forward([(row, [token])]).row(0) for token in PROMPT]
     engine.close(row)
     return np.array(logits)
+
+
+def test_what_is_kept_is_the_average_of_the_last_steps(base_path: Path, tmp_path: Path) -> None:
+    """Also by a run that goes on from a checkpoint."""
+    from mlx.utils import tree_flatten
+
+    from daemon.trainers.mlx_lora import load
+
+    checkpoint, adapter = tmp_path / "checkpoint", tmp_path / "adapter"
+    checkpoint.mkdir(), adapter.mkdir()
+    trainer = load(Job.read(write_job(tmp_path / "job", base_path, [question("Hi", "well")]) / "job.json"))
+    averaged: dict[str, np.ndarray] = {}
+    for number in range(4):
+        trainer._step(Lesson([Tokens([5, 9, 40], [33, 61], 1.0)], [], 1e-2, average_decay=0.75))
+        newest = {path: np.array(each) for path, each in tree_flatten(trainer.model.trainable_parameters())}
+        averaged = {key: 0.75 * averaged[key] + 0.25 * newest[key] for key in newest} if averaged else newest
+        if number == 1:
+            trainer.save(checkpoint)
+            trainer._average = None
+            trainer.restore(checkpoint)
+    trainer.export(adapter)
+    for path, factors in lora.read(adapter).modules.items():
+        for mine, exported in (("lora_a", factors.a), ("lora_b", factors.b)):
+            found = np.frombuffer(exported.data, np.float32).reshape(exported.shape).T
+            np.testing.assert_allclose(found, averaged[f"{path}.{mine}"], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("layers", [None, "known"])

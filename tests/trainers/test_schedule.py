@@ -61,14 +61,23 @@ def test_like_lengths_come_together_and_padding_is_small() -> None:
 
 
 def test_the_learning_rate_warms_up_and_then_falls_like_a_cosine() -> None:
-    chosen = settings(learning_rate=1.0, warmup_fraction=0.1)
+    chosen = settings(learning_rate=1.0, warmup_fraction=0.1, min_rate_fraction=0)
     rates = [schedule.learning_rate(step, 100, chosen) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.001
+    kept = chosen.model_copy(update={"min_rate_fraction": 0.3})
+    assert [schedule.learning_rate(step, 100, kept) for step in (10, 55, 99)] == pytest.approx([1, 0.65, 0.3], abs=1e-3)
     assert schedule.learning_rate(0, 1, settings(learning_rate=1.0, warmup_fraction=0)) == 1.0
+
+
+def test_an_average_looks_back_over_its_share_of_the_run() -> None:
+    """However long that is; where it is no step at all, the newest weights are kept."""
+    chosen = settings(average_fraction=0.1)
+    assert [schedule.average_decay(steps, chosen) for steps in (5, 10, 20, 1000)] == pytest.approx([0, 0, 0.5, 0.99])
+    assert schedule.average_decay(1000, settings(average_fraction=0)) == 0
 
 
 def test_a_batch_points_at_the_logits_that_predict_the_response() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
@@ -26,6 +27,7 @@ from transformers import (
 
 from daemon.trainers import comparisons
 from daemon.trainers.batches import batches
+from daemon.trainers.contract import Lesson
 from daemon.trainers.examples import Distributions, Examples, Tokens, Wrong
 from daemon.trainers.torch_lora import attention, linear
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
@@ -256,6 +258,35 @@ def trainer(model: Any) -> Iterator[TorchTrainer]:
 
 def unheard(_done: int, _of: int) -> None:
     """Nobody is told how far a measurement is."""
+
+
+def test_what_is_measured_and_kept_is_the_average_of_the_last_steps(trainer: TorchTrainer, tmp_path: Path) -> None:
+    """Also by a run that goes on from a checkpoint; learned from are the newest weights."""
+    averaged: dict[str, Tensor] = {}
+    checkpoint, adapter = tmp_path / "checkpoint", tmp_path / "adapter"
+    checkpoint.mkdir(), adapter.mkdir()
+    for number in range(4):
+        trainer._step(Lesson(rows(9, 4), [], 1e-2, average_decay=0.75))
+        newest = {key: each.detach().clone() for key, each in trainer._state.parameters.items()}
+        averaged = {key: 0.75 * averaged[key] + 0.25 * newest[key] for key in newest} if averaged else newest
+        if number == 1:
+            trainer.save(checkpoint)
+            for parameter in trainer._state.parameters.values():
+                parameter.data.zero_()
+            trainer._state.stepped(0.0)  # forgets the average
+            trainer.restore(checkpoint)
+    trainer.export(adapter)
+    exported = load_file(adapter / lora.PEFT_WEIGHTS)
+    assert exported.keys() == {key.replace(".default", "") for key in averaged}
+    for key, weights in averaged.items():
+        torch.testing.assert_close(exported[key.replace(".default", "")], weights)
+    (batch,) = batches(rows(9, 4))
+    found = trainer.log_probabilities(batch)
+    assert not np.allclose(found, trainer._objective.log_probabilities(batch), atol=1e-4)
+    for key, each in trainer._state.parameters.items():
+        torch.testing.assert_close(each.data, newest[key])
+        each.data = averaged[key]
+    np.testing.assert_allclose(found, trainer._objective.log_probabilities(batch), rtol=1e-5)
 
 
 def test_a_teacher_is_measured_once_and_is_the_bare_base_or_what_serves(trainer: TorchTrainer) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from genome import bases, lora, mlx_format, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.training import Beside, Job, TrainingSettings
 
-LORA, OPTIMIZER = "lora.safetensors", "optimizer.safetensors"
+LORA, AVERAGE, OPTIMIZER = "lora.safetensors", "average.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
 RANDOM = "random"
 
@@ -43,10 +44,13 @@ class MlxTrainer:
         self._scales = {path: layer.scale for path, layer in layers.items()}
         self._objective = Objective(ResponseLogits(model), settings)
         self._optimizer = AdamW(0.0, weight_decay=settings.weight_decay, bias_correction=True)
+        self._average: Any = None
+        """Of the trainable parameters, as their tree; None where it would be the same."""
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
         self.model.eval()
-        found = self._objective.log_probabilities(batch)
+        with self._averaged():
+            found = self._objective.log_probabilities(batch)
         self.model.train()
         return found
 
@@ -71,7 +75,9 @@ class MlxTrainer:
         gradients, _ = clip_grad_norm(_sum(gradients, pull), self._settings.gradient_clip)
         self._optimizer.learning_rate = lesson.learning_rate
         self._optimizer.update(self.model, gradients)
-        mx.eval(self.model.trainable_parameters(), self._optimizer.state)
+        newest = self.model.trainable_parameters()
+        self._average = _towards(self._average, newest, lesson.average_decay)
+        mx.eval(newest, self._optimizer.state, self._average)
         return Losses.of(lesson, cross_entropy, divergence, preference)
 
     def _learn(self, signals: Sequence[Tokens]) -> tuple[tuple[float, float], Any]:
@@ -94,9 +100,21 @@ class MlxTrainer:
             total += loss.item()
         return total, gradients
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """In here the LoRA is the average of its last steps."""
+        newest = self.model.trainable_parameters()
+        self.model.update(self._average or newest)
+        try:
+            yield
+        finally:
+            self.model.update(newest)
+
     def save(self, directory: Path) -> None:
         weights = dict(tree_flatten(self.model.trainable_parameters()))
         mx.save_safetensors(str(directory / LORA), {**weights, RANDOM: mx.random.state[0]})
+        if self._average:
+            mx.save_safetensors(str(directory / AVERAGE), dict(tree_flatten(self._average)))
         mx.save_safetensors(str(directory / OPTIMIZER), dict(tree_flatten(self._optimizer.state)))
 
     def restore(self, directory: Path) -> None:
@@ -105,13 +123,16 @@ class MlxTrainer:
         mx.random.seed(high << 32 | low)
         self.model.load_weights(list(weights.items()), strict=False)
         self._optimizer.state = tree_unflatten(list(mx.load(str(directory / OPTIMIZER)).items()))
+        average = directory / AVERAGE
+        self._average = tree_unflatten(list(mx.load(str(average)).items())) if average.exists() else None
 
     def export(self, directory: Path) -> None:
         """mlx keeps A as [in, r] and B as [r, out], where PEFT's are the other way round."""
-        modules = {
-            path: lora.Factors(_tensor(layer.lora_a.T), _tensor(layer.lora_b.T), self._scales[path])
-            for path, layer in self._layers.items()
-        }
+        with self._averaged():
+            modules = {
+                path: lora.Factors(_tensor(layer.lora_a.T), _tensor(layer.lora_b.T), self._scales[path])
+                for path, layer in self._layers.items()
+            }
         lora.write_peft(directory, lora.Lora(modules, digest=""), self._base)
 
 
@@ -192,6 +213,13 @@ def _check_names(base: Path, layers: dict[str, LoraLinear]) -> None:
             f"mlx-lm calls layers of {base} {strangers[0]} and the like, which its files do not",
             'Train it with training.trainer = "torch"',
         )
+
+
+def _towards(average: Any, newest: Any, decay: float) -> Any:
+    """A tree of weights a step further towards the newest; None where it is the newest."""
+    if not decay:
+        return None
+    return tree_map(lambda old, new: new + decay * (old - new), average, newest) if average else newest
 
 
 def _sum(left: Any, right: Any) -> Any:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from genome import lora
 from genome.training import TrainingSettings
 
 STATE = "state.safetensors"
-"""A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME`` and ``random``."""
+"""A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``, ``random``, and
+where there is an average ``average/NAME``."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -26,6 +30,30 @@ class AdapterState:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        self._average: list[Tensor] = []
+        """Of ``parameters``, in order; empty where it would be the same."""
+
+    def stepped(self, average_decay: float) -> None:
+        """To be called after each step of the optimizer: takes its weights into the average."""
+        newest = [parameter.detach() for parameter in self.parameters.values()]
+        if not average_decay:
+            self._average = []
+        elif self._average:
+            torch._foreach_lerp_(self._average, newest, 1 - average_decay)
+        else:
+            self._average = [weights.clone() for weights in newest]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In here the parameters are the average."""
+        newest = [parameter.data for parameter in self.parameters.values()]
+        for parameter, weights in zip(self.parameters.values(), self._average or newest, strict=True):
+            parameter.data = weights
+        try:
+            yield
+        finally:
+            for parameter, weights in zip(self.parameters.values(), newest, strict=True):
+                parameter.data = weights
 
     def save(self, directory: Path) -> None:
         tensors = {"random": torch.get_rng_state()}
@@ -33,6 +61,7 @@ class AdapterState:
             tensors[f"parameter/{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
+        tensors |= {f"average/{name}": weights for name, weights in zip(self.parameters, self._average, strict=False)}
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, directory / STATE)
 
     def restore(self, directory: Path) -> None:
@@ -41,10 +70,13 @@ class AdapterState:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"parameter/{name}"])
             self.optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
+        average = {name: tensors.get(f"average/{name}") for name in self.parameters}
+        self._average = [weights.to(self.model.device) for weights in average.values() if weights is not None]
 
     def export(self, directory: Path) -> None:
         """PEFT's own names and config, in float32."""
-        weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        with self.averaged():
+            weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
         save_file(weights, directory / lora.PEFT_WEIGHTS, {"format": "pt"})
         config = self.model.peft_config["default"]

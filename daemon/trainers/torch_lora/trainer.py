@@ -35,7 +35,8 @@ class TorchTrainer:
         self._objective = Objective(ResponseLogits(model, packed), settings)
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        return self._objective.log_probabilities(batch)
+        with self._state.averaged():
+            return self._objective.log_probabilities(batch)
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
         if not of_base:
@@ -56,6 +57,7 @@ class TorchTrainer:
         for group in optimizer.param_groups:
             group["lr"] = lesson.learning_rate
         optimizer.step()
+        self._state.stepped(lesson.average_decay)
         return losses
 
     def save(self, directory: Path) -> None:

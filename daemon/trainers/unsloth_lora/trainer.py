@@ -49,7 +49,7 @@ class UnslothTrainer:
         self._objective, self._settings = Objective(ResponseLogits(model, packed=False), settings), settings
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        with _half(self._settings):
+        with _half(self._settings), self._state.averaged():
             return self._objective.log_probabilities(batch)
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
@@ -74,7 +74,7 @@ class _LessonTrainer(SFTTrainer):
     """An SFTTrainer whose batches are lessons: with weights, and anchors that pull towards their teachers."""
 
     def __init__(self, state: AdapterState, objective: Objective, tokenizer: Any, course: Course, scratch: str) -> None:
-        self._course, self._objective = course, objective
+        self._adapter, self._course, self._objective = state, course, objective
         self._losses = Losses(0.0)
         first, peak = course.done, course.settings.learning_rate
         rate = LambdaLR(state.optimizer, lambda step: course.learning_rate(first + step) / peak)
@@ -98,6 +98,7 @@ class _LessonTrainer(SFTTrainer):
 
     def report(self) -> bool:
         """Tells of the step just made; False: make no more."""
+        self._adapter.stepped(self._course.lesson(self._course.done).average_decay)
         return self._course.made(self._losses)
 
 

@@ -1,4 +1,7 @@
-"""Fast matrix products for MLX on Linux, whose wheel brings the reference BLAS: 2 GFLOP/s a core, not 30 to 45."""
+"""What multiplies matrices on a CPU: a fast BLAS for MLX on Linux, and how much oneDNN keeps for PyTorch.
+
+MLX's wheel brings the reference BLAS there: 2 GFLOP/s a core, not 30 to 45.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,19 @@ from pathlib import Path
 
 SLOW = "MLX runs on its slow reference BLAS; an installed OpenBLAS would be used"
 """What to say where `prefer_fast` finds none."""
+
+
+KERNEL_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""How many kernels oneDNN keeps, and how many PyTorch keeps of it besides: 1,024 each if nobody says."""
+KERNELS = 64
+"""In bfloat16 every number of tokens has kernels of its own, of a third of a MiB, and hardly two passes have as many:
+kept, they grow to several times what a small base needs. Used again are those of a layer, and they are fewer."""
+
+
+def keep_few_kernels() -> None:
+    """Bounds what oneDNN keeps, unless the environment says how much. Call it before PyTorch's import."""
+    for variable in KERNEL_VARIABLES:
+        os.environ.setdefault(variable, str(KERNELS))
 
 
 def prefer_fast() -> bool:

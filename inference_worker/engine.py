@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from genome import copies
+from genome import blas, copies
 from genome.lora import Lora
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ def load(base: Path, settings: Worker) -> Engine:
     """Loads the base, or a copy of it, into the engine the settings name. Seconds for a large one."""
     name = preferred() if settings.engine == "auto" else settings.engine
     copies.check_readable(base, name)
+    blas.keep_few_kernels()
     engine: Engine = importlib.import_module(ENGINES[name]).load(base, settings)
     return engine
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from genome import blas
 from genome.errors import GenomeError
 from genome.training import EXIT_STOPPED, Event
 
@@ -31,12 +32,6 @@ SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-KERNEL_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""How many kernels oneDNN keeps, and how many PyTorch keeps of it besides: 1,024 each if nobody says."""
-KERNELS = 32
-"""In bfloat16 on a CPU every number of tokens has kernels of its own, of a third of a MiB, and hardly two passes have
-as many: kept, they grow to several times what a small base needs. Used again are those of a layer, forwards and
-backwards, and they are fewer."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -187,8 +182,7 @@ def yield_to_serving(threads: int) -> None:
         os.nice(NICENESS)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
-    for variable in KERNEL_VARIABLES:
-        os.environ[variable] = str(KERNELS)
+    blas.keep_few_kernels()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up
     if sys.platform == "linux":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from fixed import SHIPPED_BASE
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -31,6 +35,34 @@ ONE_BY_ONE = [
     BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=100),
     MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=100),
 ]
+
+
+PROMPTS_OF_EVERY_LENGTH = f"""
+from pathlib import Path
+from genome.config import Worker
+from inference_worker import engine
+
+def resident():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+found = engine.load(Path({str(SHIPPED_BASE)!r}), Worker(engine="torch", device="cpu", dtype="bfloat16"))
+for length in range(10, 150):
+    row = found.open(())
+    found.forward([(row, [7] * length)])
+    found.close(row)
+    if length == 10:
+        early = resident()
+print(resident() - early)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_prompts_of_many_lengths_take_no_more_memory_than_one() -> None:
+    """What is compiled for a number of tokens is not kept for ever. Only a processor that computes in bfloat16 shows
+    it."""
+    command = [sys.executable, "-c", PROMPTS_OF_EVERY_LENGTH]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 120
 
 
 @pytest.mark.parametrize("config", BATCHED + ONE_BY_ONE, ids=lambda config: config.model_type)

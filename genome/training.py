@@ -55,7 +55,7 @@ class TrainingSettings(BaseModel):
     """DPO's β: how far from the model it began with a preference may lead."""
     preference_weight: float = Field(1.0, ge=0)
     """Weight of the preference, against the signals' cross-entropy."""
-    anchor_weight: float = Field(27.0, ge=0)
+    anchor_weight: float = Field(35.0, ge=0)
     """Weight of the anchors' KL divergence to their teacher, against the signals' cross-entropy. Each teacher's, where
     there are two, have the whole of it. 0: no anchors."""
     weight_decay: float = Field(0.0, ge=0)

@@ -70,8 +70,8 @@ class AdapterState:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"parameter/{name}"])
             self.optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
-        average = {name: tensors.get(f"average/{name}") for name in self.parameters}
-        self._average = [weights.to(self.model.device) for weights in average.values() if weights is not None]
+        average = [f"average/{name}" for name in self.parameters]
+        self._average = [tensors[name].to(self.model.device) for name in average if name in tensors]
 
     def export(self, directory: Path) -> None:
         """PEFT's own names and config, in float32."""

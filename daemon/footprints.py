@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from genome import bases
+from genome import bases, blas
 from genome.memory import MIB, Library
 from genome.training import Job
 
@@ -31,9 +31,8 @@ ON_A_GPU = {
     "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2, slack=1.3),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""As Linux calls what PyTorch looks for. Where this is not told, torch is taken to compute in float32."""
 CPU = Path("/proc/cpuinfo")
+"""Where it is not there, torch is taken to compute in float32."""
 HIDDEN = ("", "-1")
 """First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
@@ -74,5 +73,5 @@ def _in_halves(job: Job) -> bool:
     if job.settings.dtype != "auto" or job.trainer != "torch" or bases.dtype(Path(job.base)) == "float32":
         return job.settings.dtype == "bfloat16"
     with suppress(OSError):
-        return not set(BF16_INSTRUCTIONS).isdisjoint(CPU.read_text().split())
+        return not set(blas.BF16_INSTRUCTIONS).isdisjoint(CPU.read_text().split())
     return False

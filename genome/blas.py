@@ -17,6 +17,8 @@ SLOW = "MLX runs on its slow reference BLAS; an installed OpenBLAS would be used
 """What to say where `prefer_fast` finds none."""
 
 
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""With any of these a CPU computes in bfloat16: as Linux calls them, and PyTorch (``torch.cpu.get_capabilities``)."""
 KERNEL_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """How many kernels oneDNN keeps, and how many PyTorch keeps of it besides: 1,024 each if nobody says."""
 KERNELS = 64

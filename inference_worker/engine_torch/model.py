@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as library_logging
 
-from genome import bases
+from genome import bases, blas
 from genome.config import Worker
 from genome.errors import InvalidConfig
 from genome.lora import Lora
@@ -161,7 +161,7 @@ def _decoder(model: Any, slots: Slots, context_tokens: int) -> tuple[Any, str]:
 def _dtype(device: str) -> str:
     """bfloat16 where the hardware computes with it: half the memory, and a token costs little more than reading it."""
     has = getattr(torch.cpu, "get_capabilities", dict)()
-    native = device != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")
+    native = device != "cpu" or any(has.get(name) for name in blas.BF16_INSTRUCTIONS)
     return "bfloat16" if native else "float32"
 
 

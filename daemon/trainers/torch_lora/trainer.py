@@ -19,11 +19,9 @@ from daemon.trainers.examples import Distributions
 from daemon.trainers.torch_lora import attention, linear
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
-from genome import bases
+from genome import bases, blas
 from genome.errors import InvalidConfig
 from genome.training import Job, TrainingSettings
-
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class TorchTrainer:
@@ -139,5 +137,5 @@ def _dtype(path: Path, settings: TrainingSettings, device: torch.device) -> torc
         native = torch.cuda.is_bf16_supported()
     else:
         has = getattr(torch.cpu, "get_capabilities", dict)()
-        native = device.type == "cpu" and any(has.get(name) for name in BF16_INSTRUCTIONS)
+        native = device.type == "cpu" and any(has.get(name) for name in blas.BF16_INSTRUCTIONS)
     return torch.bfloat16 if native else torch.float32

@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: $(VENV)/.runtime
 	@$(BIN)/genome demo $(ARGS)
 
-## test: all tests, with all three trainers
+## test: all tests, with all three trainers, on all cores; ARGS="-n0 -s" runs them one after the other
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal $(ARGS)
 
 ## test-slow: the circle with every trainer, and on real text where that lies beside the checkout; about ten minutes
 test-slow: $(VENV)/.tests

@@ -45,13 +45,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """The trainer that learns nothing, which first says what it was told."""
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @dataclass
 class Machine:

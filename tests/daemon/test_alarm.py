@@ -10,13 +10,6 @@ import pytest
 from daemon import events
 from daemon.events import Alarm, Alarms
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 async def test_it_wakes_at_the_time_and_not_before() -> None:
     """A loop that is woken early finds nothing due, and looks again at once."""

@@ -38,7 +38,6 @@ from genome.alerts import Alert
 from genome.config import Config
 from genome.layout import Home
 
-pytestmark = pytest.mark.anyio
 SECRET = "a key for tests"
 REFUSED = {"persona": "helper", "domain": "git", "batch": "batch-2026-11-20-001", "reason": "nothing was learned"}
 PROMOTED = {"persona": "helper", "domain": "git", "adapter": "helper/git-v1.1", "share": 1.0}
@@ -46,11 +45,6 @@ DELIVERY = alerts.delivery(
     Alert(condition="refused/helper/git", severity="warning", summary="two\nlines", facts={"reason": "ü"}, since=7),
     ("log",), NOW,
 )  # fmt: skip
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass

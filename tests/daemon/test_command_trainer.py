@@ -22,13 +22,6 @@ from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Path:

@@ -23,13 +23,7 @@ from genome.layout import Home
 from genome.promotions import Variants
 from genome.v1 import inference_pb2 as pb
 
-pytestmark = pytest.mark.anyio
 OLD, NEW = "helper/git-v1.0", "helper/git-v1.1"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass

@@ -26,14 +26,7 @@ from genome.promotions import Stack
 from genome.quality import Verdict
 from genome.scores import AnswerScore
 
-pytestmark = pytest.mark.anyio
-
 POLICY = HeldOutPolicy(0.3, 150)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass

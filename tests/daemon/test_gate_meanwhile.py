@@ -23,13 +23,7 @@ from genome.promotions import Stack
 from genome.quality import Verdict
 from genome.scores import AnswerScore
 
-pytestmark = pytest.mark.anyio
 CONFIG = Config.model_validate({"base": "base", "training": {"trainer": "torch"}})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -18,13 +18,7 @@ from genome.buffer import Buffer
 from genome.config import Config
 from genome.layout import Home
 
-pytestmark = pytest.mark.anyio
 CONFIG = Config.model_validate({"base": "base", "intake": {"settle_seconds": 0, "inbox_retention_hours": 0}})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def started(home: Home, config: Config = CONFIG) -> Ingest:

@@ -18,17 +18,11 @@ from genome.scores import AnswerScore
 from genome.signals import Turn
 from genome.v1 import inference_pb2 as pb
 
-pytestmark = pytest.mark.anyio
 BOTH = Contest("helper/git-v1.0", (), ())
 ASKED = tuple(
     Question(id=str(number), answers=(f"[{number}]",), turns=(Turn(role="user", content=f"list {number}"),))
     for number in range(3)
 )
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Worker(WorkerClient):

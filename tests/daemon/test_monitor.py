@@ -26,14 +26,8 @@ from genome.layout import Home
 from genome.lines import from_signal
 from genome.signals import Defaults, from_object
 
-pytestmark = pytest.mark.anyio
 OLD, NEW = "helper/git-v1.0", "helper/git-v1.1"
 HOUR = 3600.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Told(Announcer):

@@ -25,16 +25,10 @@ from genome.feedback import SATISFACTION, Sample
 from genome.layout import Home
 from genome.lines import from_signal
 
-pytestmark = pytest.mark.anyio
 CONFIG = Config.model_validate(
     {"base": "base", "triggers": {"threshold": {"min_examples": 5}}, "gate": {"anchors": 0, "min_held_out": 2},
      "training": {"trainer": "torch"}}
 )  # fmt: skip
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def test_a_damaged_domain_holds_up_no_other(home: Home, signal: Callable[..., Any]) -> None:

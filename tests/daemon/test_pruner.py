@@ -13,13 +13,6 @@ from genome import fsck, pruning
 from genome.config import Config
 from genome.layout import Home
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 async def test_once_a_day_what_may_go_goes(home: Home, signal: Any, drop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told what was done; woken again before its time it does nothing."""

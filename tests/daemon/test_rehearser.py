@@ -25,18 +25,12 @@ from genome.layout import Home
 from genome.training import Event, Example
 from genome.v1 import inference_pb2 as pb
 
-pytestmark = pytest.mark.anyio
 Make = Callable[..., Any]
 WANTED = 20
 CONFIG = Config.model_validate(
     {"base": "base", "gate": {"anchors": 12, "min_held_out": 2, "anchor_tokens": 7},
      "training": {"trainer": "torch", "replay_fraction": 0.25, "rehearsal": WANTED, "taught_anchors": 0}}
 )  # fmt: skip
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -36,13 +36,6 @@ CONFIG = Config.model_validate(
 )
 FAKE = ROOT / "tests" / "fake_trainer.py"
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
 
 @pytest.fixture
 def ordered(home: Home, signal: Callable[..., Any]) -> JobDirectory:

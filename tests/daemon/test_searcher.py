@@ -31,13 +31,7 @@ from genome.promotions import Stack
 from genome.quality import Finding, Verdict
 from genome.scores import AnswerScore
 
-pytestmark = pytest.mark.anyio
 CONFIG = Config.model_validate({"base": "base", "training": {"trainer": "torch"}})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def search(whole: Part, breaks: Callable[[Part], bool], smallest: int = 1, most: int = 1000) -> tuple[set[str], int]:

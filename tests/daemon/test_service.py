@@ -159,8 +159,6 @@ def test_what_is_refused_over_grpc_alone_is_told(start: Callable[[], Daemon], ho
     assert "intake.min_free_mb" in wait_for(events, "intake_stopped")["reason"]
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_call_that_is_cancelled_rings_all_the_same(home: Home) -> None:
     """Its signals are stored by then, or soon will be: who forms batches of them is woken after that."""
     begun, go_on = threading.Event(), threading.Event()

@@ -23,11 +23,6 @@ from genome.layout import Home
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def trained(home: Home, signal: Callable[..., Any], shipped_base: Path) -> TrainedHome:
     """Two versions, the second of which serves."""
     made = TrainedHome(home)
@@ -129,7 +124,6 @@ def test_a_held_out_signal_that_was_trained_later_is_shown_so(
     assert found["part"] == "held out, trained later" and first not in found["trained"] and found["trained"]
 
 
-@pytest.mark.anyio
 async def test_a_running_trainer_is_stopped(trained: TrainedHome, signal: Callable[..., Any]) -> None:
     """Its job ends as failed, its checkpoints go, and its batch is ordered again; nothing of it is installed."""
     home, run = trained.home, runner(trained.home, "waits")
@@ -152,7 +146,6 @@ async def test_a_running_trainer_is_stopped(trained: TrainedHome, signal: Callab
     assert fsck.check(home).problems == ()
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_training_that_ends_after_all_is_no_candidate(
     trained: TrainedHome, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, late: bool
@@ -177,7 +170,6 @@ async def test_a_training_that_ends_after_all_is_no_candidate(
     assert provenance.tainted(home, made[-1]) == ((wanted,) if late else ())
 
 
-@pytest.mark.anyio
 async def test_a_version_knows_what_it_was_trained_on(trained: TrainedHome, signal: Callable[..., Any]) -> None:
     """The runner writes it into the manifest: jobs are pruned, and adapters live on."""
     home = trained.home
@@ -187,7 +179,6 @@ async def test_a_version_knows_what_it_was_trained_on(trained: TrainedHome, sign
     assert set(adapters.manifest(home, "helper/git-v1.2").signals) == examples and len(examples) > 7
 
 
-@pytest.mark.anyio
 async def test_what_serves_and_is_marked_is_told(trained: TrainedHome) -> None:
     """By the daemon, when it starts and daily, until something clean serves; it ends what was interrupted, too."""
     home, announcer = trained.home, Announcer()

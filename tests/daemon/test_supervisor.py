@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import pytest
 
 from daemon import supervisor
 from daemon.supervisor import Supervisor
 from genome.config import Config
 from genome.errors import Conflict, GenomeError, Unavailable
 from genome.layout import Home
-
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass

@@ -16,13 +16,7 @@ from genome.layout import Home
 from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
 
-pytestmark = pytest.mark.anyio
 CONFIG = Config.model_validate({"base": "base", "gate": {"anchors": 4}})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class HoldsNothing(inference_pb2_grpc.InferenceServiceServicer):

@@ -24,17 +24,6 @@ CHAT_TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def one_loop(anyio_backend: str) -> AsyncIterator[None]:
-    """All tests of a file share an event loop: what gRPC still has to say to one that is closed fails the next test."""
-    yield
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Two threads on a machine that does other things are slower than one."""
@@ -102,8 +91,6 @@ def steps(engine: Engine) -> Iterator[Steps]:
 
 
 @pytest.fixture
-async def worker(
-    one_loop: None, engine: Engine, base_path: Path, foundry: Foundry, tmp_path: Path
-) -> AsyncIterator[RunningWorker]:
+async def worker(engine: Engine, base_path: Path, foundry: Foundry, tmp_path: Path) -> AsyncIterator[RunningWorker]:
     async with running(engine, base_path, (foundry.directory, tmp_path), tmp_path / "w.sock") as started:
         yield started

@@ -11,8 +11,6 @@ from worker_runs import RunningWorker
 
 from genome.v1 import inference_pb2 as pb
 
-pytestmark = pytest.mark.anyio
-
 REQUESTS, WARM_UP = 10_000, 2_000
 STREAMS = 16
 GROWTH_MB = 8

@@ -17,8 +17,6 @@ from worker_runs import Foundry, RunningWorker
 from genome import bases, lora
 from genome.v1 import inference_pb2 as pb
 
-pytestmark = pytest.mark.anyio
-
 OLD, NEW = "ann/code-v1.0", "ann/code-v1.1"
 WEIGHTS = "adapter_model.safetensors"
 

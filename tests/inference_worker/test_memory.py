@@ -15,8 +15,6 @@ from worker_runs import Foundry, RunningWorker
 from genome.v1 import inference_pb2 as pb
 from inference_worker.adapters import LoadOrder
 
-pytestmark = pytest.mark.anyio
-
 WEIGHTS = "adapter_model.safetensors"
 FIRST, SECOND, THIRD, FOURTH = (f"ann/code-v1.{minor}" for minor in range(4))
 

@@ -29,7 +29,6 @@ async def cached(worker: RunningWorker, question: str, **target: Any) -> tuple[s
     return "".join(reply.text for reply in replies), replies[-1].usage.cached_prompt_tokens
 
 
-@pytest.mark.anyio
 async def test_a_shared_beginning_is_computed_once_per_stack_and_never_across_versions(
     worker: RunningWorker, foundry: Foundry
 ) -> None:
@@ -99,7 +98,6 @@ def test_the_cache_stays_within_its_memory_and_forgets_the_least_recently_used(e
     close_all(steps)
 
 
-@pytest.mark.anyio
 async def test_scores_without_named_parts_are_those_of_a_context_without_them(worker: RunningWorker) -> None:
     """One call gives what three calls with shortened contexts give."""
     named = (("hint", "The train leaves at nine."), ("noise", "Ships float."))

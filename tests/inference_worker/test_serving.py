@@ -18,8 +18,6 @@ from genome.v1 import inference_pb2 as pb
 from genome.v1 import inference_pb2_grpc
 from inference_worker.engine import Engine, Question
 
-pytestmark = pytest.mark.anyio
-
 OLD, NEW = "ann/code-v1.0", "ann/code-v1.1"
 QUESTIONS = ["turn on the light", "what is 12", "echo blue green", "hello"]
 

@@ -178,7 +178,6 @@ def test_what_was_uploaded_is_removed_when_the_job_has_ended(service: Service, t
     assert service.of("datasets") == {}
 
 
-@pytest.mark.anyio
 async def test_through_the_daemon_nothing_of_the_key_is_written(
     service: Service, settings: Fireworks, home: Home, signal: Callable[..., Any], base_path: Path
 ) -> None:
@@ -203,11 +202,6 @@ async def test_through_the_daemon_nothing_of_the_key_is_written(
     assert len(files) > 8
     for secret in (KEY, "signature=secret"):
         assert not [path for path in files if secret.encode() in path.read_bytes()] and secret not in repr(told)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def test_a_signed_address_gets_no_key(service: Service, train: Callable[..., Outcome]) -> None:

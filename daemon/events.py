@@ -41,7 +41,7 @@ class Announcer:
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
     """Called with every event, in order, before `tell` returns: they miss none, and must be quick."""
 
-    def tell(self, name: str, **facts: Any) -> None:
+    def tell(self, name: str, /, **facts: Any) -> None:
         self.log.info(name, **facts)
         event = Event(time.time(), name, facts)
         for listener in self.listeners:

@@ -34,6 +34,8 @@ from genome.training import Event, Job
 LAST_WORDS_BYTES = 2000
 MOST_GARBAGE_TOLD = 20
 """Lines of one process that are no events."""
+UNTOLD = {"event", "time", "losses", "self"}
+"""Of an event's facts; the last is a word that the log has for itself."""
 HUNG = -1
 """In place of the exit status of a trainer that was stopped because it said nothing. It may have left a checkpoint and
 said so; yet nobody asked it to stop, and taken for that it would be started again for ever."""
@@ -228,8 +230,8 @@ class Runner:
                 silence.deadline = anyio.current_time() + heartbeat
                 self._memory.heard(directory.id, event)
                 await anyio.to_thread.run_sync(directory.record, event)
-                self.announcer.tell(f"training_{event.event}", job=directory.id, **event.model_dump(
-                    exclude={"event", "time", "losses"}, exclude_none=True))  # fmt: skip
+                facts = event.model_dump(exclude=UNTOLD, exclude_none=True) | {"job": directory.id}
+                self.announcer.tell(f"training_{event.event}", **facts)
             await child.wait()  # it may close its output and stay
         if silence.cancelled_caught:
             failed = Event(event="failed", reason=f"it said nothing for {heartbeat:g} s")

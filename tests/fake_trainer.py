@@ -70,6 +70,9 @@ def main() -> int:
             for value in (float("nan"), float("inf")):
                 say("progress", step=1, **{fact: [value] if fact == "losses" else value})
         say("progress", step=2, steps=2)
+    if mode == "any name":
+        for fact in ("self", "name", "job", "level"):
+            say("progress", step=2, steps=2, **{fact: "theirs"})
     if mode == "nothing":
         return 0
     assert json.loads((job / "job.json").read_text())["id"] == job.name

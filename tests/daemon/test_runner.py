@@ -221,6 +221,18 @@ async def test_an_event_whose_numbers_are_none_is_no_event(home: Home, ordered: 
     assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2]
 
 
+async def test_a_fact_may_have_any_name(home: Home, ordered: JobDirectory) -> None:
+    """Trainers may say more than there are words for: what they call it neither ends a training nor changes whose event
+    it is."""
+    run = runner(home, "any name")
+    told: list[Told] = []
+    run.announcer.listeners.append(told.append)
+    await run.step()
+    assert ordered.state() == "judging"
+    assert [event.step for event in ordered.events() if event.event == "progress"] == [1, 2, 2, 2, 2]
+    assert {event.facts["job"] for event in told} == {ordered.id}
+
+
 async def test_an_event_that_cannot_be_read_stops_nothing(home: Home, ordered: JobDirectory) -> None:
     """Written by an earlier version, or damaged: it is passed over, and fsck names it."""
     torn = b'{"event":"progress","time":1.0,"step":1,"losses":[null]}'

@@ -105,8 +105,9 @@ def prepare(
     """Tokenises ``examples`` with a Hugging Face tokenizer.
 
     ``stops``: tokens that end a turn; a response that ends in none gets the tokenizer's own. One longer than
-    ``max_tokens`` loses the beginning of its prompt, never its response. ``objective`` says what a wrong answer is
-    taken for: with sft for nothing, with sft+dpo for the worse of a pair, with dpo for that alone.
+    ``max_tokens`` loses the beginning of its prompt, never its response, and a wrong answer that is too long its end.
+    ``objective`` says what a wrong answer is taken for: with sft for nothing, with sft+dpo for the worse of a pair, with
+    dpo for that alone.
     """
     signals: list[Tokens] = []
     anchors: list[Tokens] = []
@@ -215,14 +216,16 @@ def _ended(response: list[int], tokenizer: Any, stops: frozenset[int]) -> list[i
 def _fit(tokens: Tokens, max_tokens: int, beginning: int | None) -> Tokens | None:
     """``tokens`` within ``max_tokens``; None if not even the response and one token before it fit.
 
-    A beginning-of-sequence token stays first: models lean on it. A wrong answer that does not fit is left out alone.
+    A beginning-of-sequence token stays first: models lean on it. The right answer alone says how much of the prompt is
+    kept, since both are learned; a wrong one that is longer loses its end.
     """
-    if tokens.wrong and max_tokens - len(tokens.wrong.response) < 1:
-        tokens = replace(tokens, wrong=None, learned=True)
-    room = max_tokens - max(len(tokens.response), len(tokens.wrong.response) if tokens.wrong else 0)
-    if room >= len(tokens.prompt):
-        return tokens
+    room = max_tokens - len(tokens.response)
     if room < 1:
         return None
-    head = tokens.prompt[:1] if tokens.prompt[0] == beginning else []
-    return replace(tokens, prompt=[*head, *tokens.prompt[len(tokens.prompt) - (room - len(head)) :]])
+    if room < len(tokens.prompt):
+        head = tokens.prompt[:1] if tokens.prompt[0] == beginning else []
+        tokens = replace(tokens, prompt=[*head, *tokens.prompt[len(tokens.prompt) - (room - len(head)) :]])
+    if tokens.wrong:
+        begins = tokens.wrong.response[: max_tokens - len(tokens.prompt)]
+        tokens = replace(tokens, wrong=replace(tokens.wrong, response=begins))
+    return tokens

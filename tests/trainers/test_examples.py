@@ -124,11 +124,16 @@ def test_a_wrong_answer_makes_a_pair_as_the_objective_says(tokenizer: Any) -> No
     assert [kept[name].learned for name in ("sft", "sft+dpo", "dpo")] == [True, True, False]
 
 
-def test_too_long_a_wrong_answer_is_left_out_alone(tokenizer: Any) -> None:
-    example = question("Hi", "well").model_copy(update={"rejected": "much " * 50})
-    (signal,) = tokenised.prepare([example], tokenizer, frozenset({2}), 24, "dpo").signals
-    assert signal.wrong is None
-    assert signal.learned
+def test_too_long_a_wrong_answer_loses_its_end_and_takes_nothing_from_the_prompt(tokenizer: Any) -> None:
+    """The right answer is learned as the answer to its whole question, whatever was wrong."""
+    asked = question("Hi", "well")
+    alone, limit = prepare_one(asked, tokenizer), 24
+    wrong = asked.model_copy(update={"rejected": "much " * 50})
+    prepared = tokenised.prepare([wrong], tokenizer, frozenset({2}), limit, "sft+dpo")
+    (pair,) = prepared.signals
+    assert (pair.prompt, pair.response, prepared.cut) == (alone.prompt, alone.response, 0)
+    assert len(pair.prompt) + len(pair.wrong.response) == limit
+    assert tokenizer.decode(pair.wrong.response).strip().startswith("much much")
 
 
 def test_pairs_are_taken_by_themselves_where_there_are_enough() -> None:

@@ -102,12 +102,14 @@ class Stop:
 
 
 class Progress:
-    """Says how far a run is, at most twice a second and always at its last step."""
+    """Says how far a run is, at most twice a second and always at its first step."""
 
     def __init__(self, channel: Channel, done: int, steps: int) -> None:
         self._channel, self._steps = channel, steps
         self._first = self._step = done
         self._tokens, self._losses = 0, list[float]()
+        self._newest: tuple[Lesson, Losses] | None = None
+        """The step that was made last, if nothing was said of it."""
         self._began = self._said = time.monotonic()
 
     def began(self, examples: Examples) -> None:
@@ -120,11 +122,17 @@ class Progress:
         self._step += 1
         self._tokens += lesson.tokens
         self._losses.append(losses.shown)
-        now = time.monotonic()
-        first = self._step == self._first + 1
-        if not first and now - self._said < SECONDS_BETWEEN_PROGRESS and self._step < self._steps:
+        self._newest = lesson, losses
+        if self._step == self._first + 1 or time.monotonic() - self._said >= SECONDS_BETWEEN_PROGRESS:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Says what was not said yet: to be called before what a run goes on from, or ends with."""
+        if self._newest is None:
             return
-        self._said, elapsed = now, max(now - self._began, 1e-6)
+        lesson, losses = self._newest
+        self._said = time.monotonic()
+        elapsed = max(self._said - self._began, 1e-6)
         self._channel.say(
             "progress",
             step=self._step,
@@ -139,6 +147,7 @@ class Progress:
             memory_mb=memory_mb(),
         )
         self._losses.clear()
+        self._newest = None
 
     def validated(self, watch: Watch) -> None:
         """Tells a measurement of the validation loss."""

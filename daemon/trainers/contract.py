@@ -61,8 +61,8 @@ class Lesson:
     signals: list[Tokens]
     anchors: list[Tokens]
     learning_rate: float
-    average_decay: float = 0.0
-    """What the average of the weights keeps of itself after the step."""
+    average_decay: float | None = None
+    """What the average of the weights keeps of itself after the step. None: it is the newest weights."""
 
     @property
     def held(self) -> list[list[Tokens]]:
@@ -153,11 +153,13 @@ class Course:
         step = self._plan[number]
         signals = [self.examples.signals[index] for index in step.signals]
         anchors = [self.examples.anchors[index] for index in step.anchors]
-        decay = schedule.average_decay(len(self), self.settings)
-        return Lesson(signals, anchors, self.learning_rate(number), decay)
+        return Lesson(signals, anchors, self.learning_rate(number), self.average_decay(number))
 
     def learning_rate(self, number: int) -> float:
         return schedule.learning_rate(number, len(self), self.settings)
+
+    def average_decay(self, number: int) -> float | None:
+        return schedule.average_decay(number, len(self), self.settings)
 
     def remaining(self) -> Iterator[Lesson]:
         for number in range(self.done, len(self)):

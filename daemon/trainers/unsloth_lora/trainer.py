@@ -98,7 +98,7 @@ class _LessonTrainer(SFTTrainer):
 
     def report(self) -> bool:
         """Tells of the step just made; False: make no more."""
-        self._adapter.stepped(self._course.lesson(self._course.done).average_decay)
+        self._adapter.stepped(self._course.average_decay(self._course.done))
         return self._course.made(self._losses)
 
 

@@ -22,7 +22,7 @@ from genome.training import Event
 EVENTS = [
     Event(event="started", time=1000.0),
     Event(event="progress", time=1001.0, step=0, steps=90, memory_mb=400.0,
-          **{"signals": 20, "anchors": 300, "validation": 0, "cut": 2, "left_out": 1}),
+          **{"signals": 20, "anchors": 300, "pairs": 7, "validation": 0, "cut": 2, "left_out": 1}),
     Event(event="progress", time=1005.0, step=40, steps=90, loss=2.0, losses=[4.0 - i / 20 for i in range(40)],
           tokens_per_second=1810.0, eta_seconds=75.0, memory_mb=560.0),
     Event(event="progress", time=1005.5, step=40, steps=90, validation_loss=2.5, best_validation_loss=2.5,
@@ -31,9 +31,9 @@ EVENTS = [
 
 
 @pytest.fixture
-def directory(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> JobDirectory:
+def directory(home: Home, base_path: Path, signal: Callable[..., Any]) -> JobDirectory:
     """A job that trains, with what its trainer said."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     trained = TrainedHome(home)
     made = trained.order(trained.batch([signal(i) for i in range(30)]))
     for event in EVENTS:
@@ -49,7 +49,8 @@ def test_all_that_is_known_of_a_training_is_shown(
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = genome("training", "show", directory.id)
     assert code == 0 and max(map(len, out.splitlines())) <= 80
-    for words in (f"{directory.id} of batch-", "rank 64", "signals 20, anchors 300, validation 0, cut 2, left out 1",
+    for words in (f"{directory.id} of batch-", "rank 64", "signals 20, anchors 300, pairs 7, validation 0, cut",
+                  "2, left out 1",
                   "stopped", "40 of 90; the weights after step 40 were kept", "1,810", "560 MiB", "0:00:06",
                   "loss, by step 1 to 40", "4.000 ┤█", "validation loss, by step 40 to 40"):  # fmt: skip
         assert words in out, words
@@ -68,10 +69,10 @@ def test_a_program_gets_the_loss_of_every_step(genome: Callable[..., Any], home:
 
 
 def test_a_job_that_never_ran_is_shown_too(
-    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Callable[..., Any]
+    genome: Callable[..., Any], home: Home, base_path: Path, signal: Callable[..., Any]
 ) -> None:
     """Its settings, and nothing that is not known."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     trained = TrainedHome(home)
     made = trained.order(trained.batch([signal(i) for i in range(30)]))
     code, out, _ = genome("training", "show", made.id)

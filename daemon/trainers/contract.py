@@ -17,8 +17,8 @@ anchors' response tokens; all in nats.
 Where there are validation examples, the run ends with the weights whose mean cross-entropy on them was lowest;
 `early_stop` decides.
 
-This module knows no library. A trainer of ours names its package to `run`, which imports it once threads are set and
-calls its ``load(job)``; what that returns keeps to `Trainer`.
+This module knows no library but for its tokenizer. A trainer of ours names its package to `run`, which imports it once
+threads are set and calls its ``load(job)``; what that returns keeps to `Trainer`.
 """
 
 from __future__ import annotations

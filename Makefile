@@ -66,7 +66,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 # Unsloth without its dependencies: they would pull CUDA packages, and it trains on a CPU without them.
 $(VENV)/.tests: $(VENV)/.runtime
 	@echo "installing what tests need"
-	@$(PIP) -e '.[torch,mlx,unsloth-cpu,test]'
+	@$(PIP) -e '.[torch,mlx,unsloth-cpu,bitsandbytes,test]'
 	@$(PIP) --no-deps unsloth unsloth_zoo
 	@touch $@
 

@@ -99,6 +99,8 @@ def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Mo
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes: measured once, it could not be trained on
+            module.support_avx512bf16_for_cpu = False
     return model if quantised else model.to(device)
 
 

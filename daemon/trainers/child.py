@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     from daemon.trainers.early_stop import Watch
     from daemon.trainers.examples import Examples
 
-NICENESS = 10
 SECONDS_BETWEEN_PROGRESS = 0.5
 SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -176,12 +174,8 @@ def memory_mb() -> float:
 
 
 def yield_to_serving(threads: int) -> None:
-    """Lowers this process's priority, sets its thread counts and bounds its kernels; libraries read these when they are
-    imported."""
-    with suppress(OSError):
-        os.nice(NICENESS)
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
+    """Bounds this process's kernels; libraries read these when they are imported. Priority and thread counts are given
+    to every trainer by the runner."""
     blas.keep_few_kernels()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up

@@ -17,8 +17,7 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal $(ARGS)
 
-## test-slow: the circle with every trainer, and on real text where that lies beside the checkout, and the whole benchmarks
-##            of training at their smallest; about fifteen minutes
+## test-slow: the circle with every trainer, and on real text beside the checkout; training's benchmarks; about 15 minutes
 test-slow: $(VENV)/.tests
 	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py tests/test_benchmarks.py -k "every_trainer or real_text or every_arm" $(ARGS)
 

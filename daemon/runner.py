@@ -197,7 +197,7 @@ class Runner:
         self.announcer.tell("training_started", job=job.id, persona=job.persona, domain=job.domain,
                             trainer=job.trainer, **granted.facts)  # fmt: skip
         told = catalog.environment(job.trainer, self.config)
-        environment = {"OMP_NUM_THREADS": str(job.settings.threads), **granted.environment, **told}
+        environment = {**catalog.threads(job.settings.threads), **granted.environment, **told}
         async with process.spawn(command, checkpoints / "lock", directory.log, environment) as child:
             try:
                 async with anyio.create_task_group() as group:

@@ -41,6 +41,7 @@ def write_adapter(directory: Path) -> None:
 def main() -> int:
     mode, job, checkpoints = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     (checkpoints / "pid").write_text(str(os.getpid()))
+    (checkpoints / "environment").write_text(json.dumps(dict(os.environ)))
     say("progress", step=1, steps=2, loss=1.5, tokens_per_second=100.0, memory_mb=64.0)
     if mode == "waits":
         say("checkpoint", step=1, steps=2)

@@ -1,4 +1,4 @@
-"""A trainer as a child process: its channel to the daemon, the request to stop, and how it makes room for serving."""
+"""A trainer as a child process: its channel to the daemon, the request to stop, and what it sets for its libraries."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     from daemon.trainers.early_stop import Watch
     from daemon.trainers.examples import Examples
 
-NICENESS = 10
 SECONDS_BETWEEN_PROGRESS = 0.5
 SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -184,13 +182,9 @@ def memory_mb() -> float:
     return round(highest / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def yield_to_serving(threads: int) -> None:
-    """Lowers this process's priority, sets its thread counts and bounds its kernels; libraries read these when they are
-    imported."""
-    with suppress(OSError):
-        os.nice(NICENESS)
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
+def before_importing() -> None:
+    """Sets for this process what libraries read when they are imported: how many kernels they keep, and that they ask
+    no hub. Priority and thread counts are given to every trainer by the runner."""
     blas.keep_few_kernels()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up

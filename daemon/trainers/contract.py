@@ -242,7 +242,7 @@ class _Run:
         self.examples_digest = xxhash.xxh3_64_hexdigest(self.directory.examples.read_bytes())
         tokenised.check(lines)
         base = bases.resolve(job.base)
-        child.yield_to_serving(job.settings.threads)
+        child.before_importing()
         with child.importing():
             self.trainer = import_module(self.package).load(job)
             tokenizer = _tokenizer(base)

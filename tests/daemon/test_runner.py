@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -267,6 +268,22 @@ async def test_what_was_measured_is_kept_with_the_adapter(home: Home, ordered: J
         "last_loss": 1.5, "steps": 2, "tokens_per_second": 100.0, "memory_mb": 64.0
     }  # fmt: skip
     assert 0 < kept["train_seconds"] < 60
+
+
+async def test_learning_yields_to_serving(home: Home, ordered: JobDirectory) -> None:
+    """Promise 9: a trainer, also one that is not ours, is niced by 10 and told how many threads it has."""
+    job = ordered.job()
+    job.model_copy(update={"settings": job.settings.model_copy(update={"threads": 3})}).write(ordered.path / "job.json")
+    run, checkpoints = runner(home, "waits"), home.checkpoints(job.id)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        pid = int((checkpoints / "pid").read_text())
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+        group.cancel_scope.cancel()
+    told = json.loads((checkpoints / "environment").read_text())
+    assert {told[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                                    "VECLIB_MAXIMUM_THREADS")} == {"3"}  # fmt: skip
 
 
 async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: Home, ordered: JobDirectory) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,25 @@ def test_the_bar_has_every_fact_in_eighty_columns(
     assert shown and max(map(len, shown)) <= 80
     for words in (directory.id, "━━", "loss 2.000", "1810 tok/s", "560 MiB", "0:01:15"):
         assert words in shown[-1], words
+
+
+def test_a_training_is_watched_to_its_end(
+    genome: Callable[..., Any], home: Home, directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status --watch` looks again until the job neither waits nor trains, and answers what became of it; without an
+    id it is the newest."""
+    rests: list[float] = []
+
+    def trains_on(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 2:
+            TrainedHome(home).train(directory)
+
+    monkeypatch.setattr(following, "to_the_end_of_training", partial(following.to_the_end_of_training, rest=trains_on))
+    code, out, err = genome("training", "status", "--watch", "--json")
+    assert (code, len(rests)) == (0, 2) and f"{directory.id} 40/90" in err
+    assert [found["state"] for found in json.loads(out)] == ["judging"]
+    assert genome("training", "status", directory.id, "--watch", "--json")[:2] == (0, out) and len(rests) == 2
 
 
 def test_a_client_is_told_the_same(directory: JobDirectory) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from trainer_runs import question, write_job
 
 from daemon.trainers import catalog, child
@@ -33,7 +32,7 @@ signal.pause()
 LENGTHS = 400
 EVERY_LENGTH = f"""
 from daemon.trainers import child
-child.yield_to_serving(1)
+child.before_importing()
 import torch
 weight = torch.zeros(448, 160, dtype=torch.bfloat16)
 for tokens in range(1, {LENGTHS} + 1):
@@ -79,17 +78,6 @@ def test_a_finished_job_started_again_says_so_and_loads_nothing(base_path: Path,
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert Event.model_validate_json(done.stdout).event == "finished"
     assert "torch.nn" not in done.stderr
-
-
-def test_learning_yields_to_serving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise 9, as far as it reaches yet: a trainer is niced, and takes no more threads than it was given."""
-    niced: list[int] = []
-    monkeypatch.setattr(child.os, "nice", niced.append)
-    monkeypatch.setattr(child.os, "environ", {})
-    monkeypatch.setattr(child, "_keep_freed_memory", lambda: None)
-    child.yield_to_serving(3)
-    assert niced == [child.NICENESS]
-    assert {child.os.environ[variable] for variable in child.THREAD_VARIABLES} == {"3"}
 
 
 def test_passes_of_many_lengths_take_no_more_than_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,13 +23,13 @@ from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.free_memory import Memory
 from daemon.runner import Runner
-from genome import batches, files, jobs
+from genome import batches, files, jobs, memory
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
-from genome.memory import MIB
+from genome.memory import MIB, Room
 from genome.training import Event, Example, Job, TrainingSettings
 
 FLOOR = 100
@@ -342,6 +344,48 @@ async def test_half_precision_is_reckoned_where_torch_computes_in_it(
     processor.write_text("flags : amx_bf16")
     assert [weight_bytes("torch", dtype) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
     assert [weight_bytes("unsloth", dtype) for dtype in ("auto", "bfloat16")] == [4, 2]
+    monkeypatch.setattr(footprints.sys, "platform", "darwin")
+    monkeypatch.setattr(footprints.platform, "machine", lambda: "arm64")
+    assert [weight_bytes("mlx", dtype) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "capability", "expected"),
+    [
+        ("torch", "9.0", {"auto": 2, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("torch", "7.5", {"auto": 4, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("torch", "[N/A]", {"auto": 4, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("unsloth", "7.5", {"auto": 2, "bfloat16": 2, "float32": 4, "auto of a base in float32": 2}),
+    ],
+)
+async def test_a_base_on_a_gpu_is_reckoned_in_what_it_is_computed_in(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, trainer: str, capability: str,
+    expected: dict[str, int],
+) -> None:  # fmt: skip
+    """torch computes in bfloat16 where the GPU that CUDA puts first does; Unsloth in 16 bits unless told not to."""
+    ordered = order(home, signal)
+    programs = home.root / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = --id=1 ] && echo "{capability}"\n')
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: True)
+    monkeypatch.setattr(footprints, "packs", lambda trainer: False)
+    single = home.root / "single"
+    shutil.copytree(SHIPPED_BASE, single)
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
+    weights = memory.shape(SHIPPED_BASE).floats
+    for name, number in expected.items():
+        dtype, _, other = name.partition(" ")
+        settings = ordered.job().settings.model_copy(update={"dtype": dtype})
+        changes = {"id": name, "trainer": trainer, "settings": settings} | ({"base": str(single)} if other else {})
+        admission = Admission(CONFIG.training, Machine(1 << 19, gpu_free=1 << 19).read)
+        assert isinstance(admission.admit(ordered, ordered.job().model_copy(update=changes)), Granted)
+        case = admission.cases[name]
+        assert case is not None and case.library.number_bytes == number, name
+        assert case.plan(Room(1 << 50, 1 << 50)).need.weights == number * weights
 
 
 async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:

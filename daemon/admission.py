@@ -6,7 +6,6 @@ has not taken yet is no longer free.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Callable
@@ -27,7 +26,6 @@ from genome.training import Event, Job, TrainingSettings
 
 ROOM_AFTER_STOP = 0.25
 """Of its need, that must be free beside it before a job goes on that was stopped for memory; each time as much more."""
-PARENT_CONFIG = "adapter_config.json"
 
 
 class TooLarge(GenomeError):
@@ -201,20 +199,12 @@ def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
     """None: its files cannot be read, of which its trainer tells."""
     with suppress(GenomeError, OSError):
         settings = job.settings
-        if job.parent_path:
-            settings = settings.model_copy(update={"rank": _rank(Path(job.parent_path), settings.rank)})
+        if job.parent_path:  # whose rank stays
+            settings = settings.model_copy(update={"rank": footprints.rank(Path(job.parent_path), settings.rank)})
         work = memory.work(jobs.read_examples(directory.examples), settings)
         library, known = footprints.library(job, gpu), footprints.known(job.trainer)
         return _Case(memory.shape(Path(job.base)), settings, work, library, known)
     return None
-
-
-def _rank(parent: Path, otherwise: int) -> int:
-    """Of the adapter that is gone on from: it stays."""
-    try:
-        return int(json.loads((parent / PARENT_CONFIG).read_bytes())["r"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return otherwise
 
 
 def _less(total: int | None, taken: int) -> int | None:

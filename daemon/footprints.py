@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -23,13 +24,13 @@ HOLES = 1.4
 HALVES = 1.6
 """The same of activations in half precision, of which attention and norms are computed in float32."""
 ON_A_CPU = {
-    "torch": Library(process_bytes=480 * MIB, number_bytes=4, padded=False, slack=HOLES),
+    "torch": Library(process_bytes=480 * MIB, number_bytes=4, padded=False, slack=HOLES, joined=True),
     "mlx": Library(process_bytes=360 * MIB, number_bytes=4, scores=True, measured=6, slack=1.2),
     "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=HOLES),
 }
 """Of one that is not listed nobody knows; it is taken for torch where a guess will do."""
 ON_A_GPU = {
-    "torch": Library(process_bytes=2048 * MIB, number_bytes=4, padded=False, slack=1.3),
+    "torch": Library(process_bytes=2048 * MIB, number_bytes=4, padded=False, slack=1.3, joined=True),
     "unsloth": Library(process_bytes=3072 * MIB, number_bytes=4, slack=1.3),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
@@ -37,6 +38,7 @@ AMPERE = 8.0
 """The first compute capability with bfloat16."""
 CPU = Path("/proc/cpuinfo")
 """Where it is not there, torch is taken to compute in float32."""
+ADAPTER_CONFIG = "adapter_config.json"
 HIDDEN = ("", "-1")
 """First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
@@ -63,13 +65,27 @@ def packs(trainer: str) -> bool:
 
 def library(job: Job, gpu: bool) -> Library:
     """``gpu``: `uses_gpu` said so. May block for the length of a command."""
-    halves = _in_halves(job, gpu)
+    halves, beside = _in_halves(job, gpu), _beside(job)
     if gpu:
-        return replace(ON_A_GPU[job.trainer], number_bytes=2 if halves else 4, four_bits=packs(job.trainer))
-    found = ON_A_CPU.get(job.trainer, ON_A_CPU["torch"])
+        number, four_bits = 2 if halves else 4, packs(job.trainer)
+        return replace(ON_A_GPU[job.trainer], number_bytes=number, four_bits=four_bits, beside=beside)
+    found = replace(ON_A_CPU.get(job.trainer, ON_A_CPU["torch"]), beside=beside)
     if not halves:
         return found
     return replace(found, number_bytes=2, slack=found.slack if _on_metal(job) else HALVES)
+
+
+def rank(adapter: Path, otherwise: int) -> int:
+    """Of an adapter's directory; ``otherwise`` where that does not say it."""
+    try:
+        return int(json.loads((adapter / ADAPTER_CONFIG).read_bytes())["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def _beside(job: Job) -> int:
+    """Ranks of the adapters that are applied beside the one that learns; Unsloth applies none."""
+    return 0 if job.trainer == "unsloth" else sum(rank(Path(each.path), job.settings.rank) for each in job.beside)
 
 
 def _in_halves(job: Job, gpu: bool) -> bool:

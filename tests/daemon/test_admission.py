@@ -30,7 +30,7 @@ from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
 from genome.memory import MIB, Room
-from genome.training import Event, Example, Job, TrainingSettings
+from genome.training import Beside, Event, Example, Job, TrainingSettings
 
 FLOOR = 100
 CONFIG = Config.model_validate(
@@ -386,6 +386,31 @@ async def test_a_base_on_a_gpu_is_reckoned_in_what_it_is_computed_in(
         case = admission.cases[name]
         assert case is not None and case.library.number_bytes == number, name
         assert case.plan(Room(1 << 50, 1 << 50)).need.weights == number * weights
+
+
+@pytest.mark.parametrize(("trainer", "ranks"), [("torch", 8 + 24), ("mlx", 8 + 24), ("unsloth", 0)])
+async def test_adapters_beside_are_reckoned_where_they_are_applied(
+    home: Home, signal: Callable[..., Any], trainer: str, ranks: int
+) -> None:
+    """Each with its own rank; Unsloth applies none."""
+    ordered = order(home, signal)
+    paths = []
+    for rank in (8, 24):
+        paths.append(home.root / f"beside-{rank}")
+        paths[-1].mkdir()
+        (paths[-1] / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
+    alone = ordered.job().model_copy(update={"trainer": trainer})
+    beside = tuple(Beside(adapter=path.name, path=str(path)) for path in paths)
+    needs = []
+    for job in (alone, alone.model_copy(update={"id": "beside", "beside": beside})):
+        admission = Admission(CONFIG.training, Machine(1 << 19).read)
+        assert isinstance(admission.admit(ordered, job), Granted)
+        case = admission.cases[job.id]
+        assert case is not None
+        needs.append(case.plan(Room(1 << 50)).need.adapter)
+    number = footprints.library(alone, gpu=False).number_bytes
+    copies = number * (ranks + alone.settings.rank) if trainer == "torch" else 0
+    assert needs[1] - needs[0] == (4 * ranks + copies) * memory.shape(SHIPPED_BASE).factors
 
 
 async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:

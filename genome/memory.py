@@ -131,6 +131,11 @@ class Need:
     activations: int
     logits: int
 
+    @property
+    def passes(self) -> int:
+        """What smaller passes make less of."""
+        return self.activations + self.logits
+
     def split(self, accelerator: bool) -> tuple[int, int]:
         """In the host's memory and in an accelerator's own, through whose host's the weights go on loading."""
         model = self.weights + self.adapter + self.activations + self.logits
@@ -144,12 +149,16 @@ class Room:
     host: int
     accelerator: int | None = None
     """Of a memory of its own; None: there is none, or it is the host's."""
-    slack: float = 1.0
-    """What a need must fit in so many times."""
+    slack: tuple[float, float] = (1.0, 1.0)
+    """What a need must fit in so many times: in the host's memory, and in the accelerator's."""
+    passes: float = math.inf
+    """What passes may take of it."""
 
     def holds(self, of: Need) -> bool:
-        needs = of.split(self.accelerator is not None)
-        return needs[0] * self.slack <= self.host and needs[1] * self.slack <= (self.accelerator or 0)
+        host, accelerator = (
+            size * slack for size, slack in zip(of.split(self.accelerator is not None), self.slack, strict=True)
+        )
+        return host <= self.host and accelerator <= (self.accelerator or 0) and of.passes <= self.passes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from daemon.admission import Admission, Granted, Short
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.free_memory import Memory
-from daemon.runner import Runner
+from daemon.runner import Runner, TrainerFailed
 from genome import batches, files, jobs, memory
 from genome.buffer import Buffer
 from genome.config import Config, Intake
@@ -243,13 +243,14 @@ async def test_the_job_that_began_last_makes_room_first(home: Home, signal: Call
 
 
 async def test_a_job_that_was_stopped_may_always_go_on_some_day(home: Home, signal: Callable[..., Any]) -> None:
-    """However often it was, it never waits for more than the machine could have."""
+    """However often it was, it never waits for more than the machine could have, nor for passes smaller than any."""
     ordered = order(home, signal)
     _, least = most_and_least(ordered)
     machine = Machine(least + 20, total=least + 20)
     admission = Admission(CONFIG.training, machine.read)
     for _ in range(9):
-        admission.ended(ordered.id, for_memory=True)
+        assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+        admission.ended(ordered.id, for_memory=True, ran_out=True)
     assert isinstance(admission.admit(ordered, ordered.job()), Granted)
 
 
@@ -258,9 +259,9 @@ async def test_the_loop_goes_on_while_a_job_is_struck_off(home: Home, signal: Ca
     turns: list[str] = []
 
     class Watched(Admission):
-        def ended(self, job: str, for_memory: bool = False) -> None:
+        def ended(self, job: str, for_memory: bool = False, ran_out: bool = False) -> None:
             anyio.from_thread.run_sync(turns.append, job)
-            super().ended(job, for_memory)
+            super().ended(job, for_memory, ran_out)
 
     first, second = order(home, signal, 1), order(home, signal, 2, "gh")
     admission = Watched(CONFIG.training, Machine(1 << 19).read)
@@ -304,6 +305,66 @@ async def test_a_trainer_killed_by_the_kernel_asks_for_more(home: Home, signal: 
     await run.step()
     assert jobs.find(home, ordered.id).state() == "failed"
     assert run.admission is not None and run.admission.stops == {ordered.id: 1}
+
+
+@pytest.mark.parametrize(("mode", "trainer"), [
+    ("runs out of memory", "torch"), ("crashes", "torch"), ("runs out of memory", "command"),
+])  # fmt: skip
+async def test_what_ran_out_of_memory_is_not_started_again_as_it_was(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str, trainer: str
+) -> None:
+    """Of a GPU's likewise, where a trainer says so: it took more than was reckoned, whatever was free."""
+    ordered = order(home, signal)
+    (ordered.path / "job.json").write_bytes(ordered.job().model_copy(update={"trainer": trainer}).to_bytes())
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: trainer == "torch")
+    run = runner(home, Machine(1 << 19, gpu_free=1 << 19 if trainer == "torch" else None), mode)
+    run.config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"max_starts": 3})})
+    for _ in range(2):
+        with pytest.raises(TrainerFailed):
+            await run.step()
+    await run.step()
+    ended = jobs.find(home, ordered.id)
+    started = [event.model_dump() for event in ended.events() if event.event == "started"]
+    sizes = [event["pass_tokens"] for event in started]
+    assert sizes[0] == 4096 and sizes == sorted(set(sizes), reverse=True)
+    for need in ("memory_need_mb", "gpu_need_mb")[trainer == "torch" :]:
+        needs = [event[need] for event in started if need in event]
+        assert needs == sorted(set(needs), reverse=True)
+    assert run.admission is not None and run.admission.stops == {ordered.id: 3}
+    result = ended.result()
+    assert result is not None and result.reason is not None
+    if mode != "crashes":
+        assert result.reason.endswith("the GPU has too little memory: lower the rank")
+
+
+async def test_a_failure_of_another_kind_asks_for_no_memory(home: Home, signal: Callable[..., Any]) -> None:
+    """Whatever its reason says."""
+    ordered = order(home, signal)
+    run = runner(home, Machine(1 << 19), "fails")
+    await run.step()
+    assert jobs.find(home, ordered.id).state() == "failed"
+    assert run.admission is not None and run.admission.stops == {}
+
+
+async def test_more_of_a_gpu_is_asked_for_where_the_host_has_no_more(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a stop for memory each of the two must have a quarter more, as far as it ever could."""
+    ordered = order(home, signal)
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: True)
+    roomy = Admission(CONFIG.training, Machine(1 << 19, gpu_free=1 << 19).read)
+    granted = roomy.admit(ordered, ordered.job())
+    assert isinstance(granted, Granted)
+    host = FLOOR + granted.facts["memory_need_mb"]
+    on_gpu = Machine(host, total=host, gpu_free=FLOOR)
+    admission = Admission(CONFIG.training, lambda gpu: replace(on_gpu.read(gpu), gpu_total=1 << 40))
+    least = admission.admit(ordered, ordered.job())
+    admission.ended(ordered.id, ran_out=True)
+    more = admission.admit(ordered, ordered.job())
+    assert isinstance(least, Short) and isinstance(more, Short) and "on the GPU" in more.reason
+    assert abs((more.need_mb - FLOOR) - 1.25 * (least.need_mb - FLOOR)) <= 2
+    on_gpu.gpu_free = more.need_mb
+    assert isinstance(admission.admit(ordered, ordered.job()), Granted)
 
 
 async def test_the_memory_of_a_gpu_counts_where_it_is_used(

@@ -164,7 +164,20 @@ def test_an_accelerator_of_its_own_takes_the_model_and_the_host_its_process() ->
     host, accelerator = need.split(accelerator=True)
     assert Room(host, accelerator).holds(need)
     assert not Room(host - 1, accelerator).holds(need) and not Room(host, accelerator - 1).holds(need)
-    assert not Room(host, accelerator, slack=1.25).holds(need)
+    assert not Room(host, accelerator, slack=(1.25, 1.0)).holds(need)
+    assert not Room(host, accelerator, slack=(1.0, 1.25)).holds(need)
+    assert Room(2 * host, accelerator, slack=(1.25, 1.0)).holds(need)
+
+
+def test_passes_may_be_held_to_less_than_there_is() -> None:
+    """Of a training that ran out of memory, whatever seems free: the first cut whose passes are so small, or else the
+    most frugal one."""
+    whole = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50))
+    half = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50, passes=whole.need.passes // 2))
+    assert whole.pass_tokens == 4096 > half.pass_tokens and not half.gradient_checkpointing
+    assert whole.need.passes // 4 < half.need.passes <= whole.need.passes // 2
+    least = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50, passes=0))
+    assert (least.pass_tokens, least.gradient_checkpointing) == (300, True)
 
 
 def test_the_work_is_that_of_the_largest_step() -> None:

@@ -51,6 +51,9 @@ def main() -> int:
     if mode == "fails":
         say("failed", reason="there is no memory left")
         return 1
+    if mode == "runs out of memory":
+        say("failed", reason="the GPU has too little memory: lower the rank", out_of_memory=True)
+        return 1
     if mode == "stops by itself":
         say("stopped", step=1, steps=2)
         return EXIT_STOPPED

@@ -30,6 +30,12 @@ SECONDS_BETWEEN_PROGRESS = 0.5
 SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
+NO_MEMORY = ("out of memory", "allocate memory")
+"""What an error says that only its words tell: CUDA's own, and that of PyTorch's allocator on a CPU."""
+LESS_MEMORY = (
+    "Lower training.max_tokens or training.rank in genome.toml, take a smaller or a quantised base, or stop what else "
+    "takes memory"
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -75,8 +81,18 @@ def to_its_end(channel: Channel, work: Callable[[], int]) -> int:
     except Exception as error:
         traceback.print_exc()
         summary = (str(error).strip() or "no message").splitlines()[0]
-        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
+        reason = f"{type(error).__name__}: {summary}"
+        if _is_out_of_memory(error):
+            channel.say("failed", reason=f"{reason}. {LESS_MEMORY}", out_of_memory=True)
+        else:
+            channel.say("failed", reason=reason)
     return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also a GPU's, of which each library has an error of its own; none is imported to know it by."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY))
 
 
 class Stop:

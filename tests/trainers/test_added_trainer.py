@@ -97,9 +97,7 @@ async def test_an_installed_package_adds_a_trainer(
     Buffer(home, Intake()).accept([from_signal(signal(number)) for number in range(10)], NOW)
     batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
     assert batch is not None
-    job = JobDirectory(
-        home.active_jobs / orders.order(home, config, batch, base_path, bases.fingerprint(base_path)).id
-    )
+    job = JobDirectory(home.active_jobs / orders.order(home, config, batch, base_path, bases.fingerprint(base_path)).id)
     made = await supervisor.compose(home, config, None, home.root, "f" * 64)  # type: ignore[arg-type]
     await made.runners[0].step()
     assert job.state() == "judging", job.log.read_text()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
 from trainer_runs import question, write_job
 
 from daemon.trainers import catalog, child
@@ -59,6 +61,43 @@ def test_asked_to_stop_before_the_first_step_it_stops_at_once() -> None:
     process.terminate()
     assert Event.model_validate_json(process.stdout.readline()).event == "stopped"
     assert process.wait() == EXIT_STOPPED
+
+
+def too_much() -> RuntimeError:
+    """What PyTorch raises on a CPU."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 46)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("raised", "out_of_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee more"), True),
+        (torch.OutOfMemoryError("Allocation on device 0"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (too_much(), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: invalid device ordinal"), None),
+        (ValueError("the lesson is out of memory"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_too_little_memory_is_told_as_that(raised: Exception, out_of_memory: bool | None) -> None:
+    """The host's or a GPU's: with what to try, and so that the daemon does not start it again as it was."""
+
+    def work() -> int:
+        raise raised
+
+    reader, writer = os.pipe()
+    assert child.to_its_end(child.Channel(writer), work) == 1
+    os.close(writer)
+    with os.fdopen(reader, "rb") as said:
+        event = Event.model_validate_json(said.read())
+    assert event.event == "failed" and event.reason is not None
+    assert event.reason.startswith(f"{type(raised).__name__}: {str(raised).partition(chr(10))[0] or 'no message'}")
+    assert (event.model_extra or {}).get("out_of_memory") is out_of_memory
+    assert ("Lower training.max_tokens or training.rank" in event.reason) is bool(out_of_memory)
 
 
 def test_a_channel_nobody_reads_is_noticed() -> None:

@@ -136,7 +136,7 @@ def _dtype(path: Path, settings: TrainingSettings, device: torch.device) -> torc
     if bases.dtype(path) == "float32":
         return torch.float32
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # before Ampere it is, by float32
     else:
         has = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type == "cpu" and any(has.get(name) for name in blas.BF16_INSTRUCTIONS)

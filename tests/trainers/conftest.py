@@ -1,4 +1,4 @@
-"""The base that trainers are tested on."""
+"""The trainers that are tested, and the base they are tested on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from daemon.trainers import catalog
+
 SHIPPED_BASE = Path(__file__).resolve().parents[2] / "daemon" / "demo" / "base"
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
     "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@pytest.fixture(scope="module", params=sorted(name for name, entry in catalog.TRAINERS.items() if not entry.remote))
+def trainer(request: pytest.FixtureRequest) -> str:
+    """Each that trains here, where it is installed."""
+    name: str = request.param
+    if missing := catalog.TRAINERS[name].missing():
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    return name
 
 
 @pytest.fixture(scope="session")

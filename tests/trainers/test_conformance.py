@@ -6,14 +6,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from trainer_runs import Outcome, question, run_trainer, write_job
+from trainer_runs import Outcome, question, run_trainer, weights, write_job
 
-from daemon.trainers import catalog
 from genome import lora
 from genome.training import EXIT_STOPPED, Example, TrainingSettings
 
@@ -24,9 +22,7 @@ ANSWERS = {
     "Where is the lamp?": "in the hall",
     "What is the word?": "swordfish 42",
 }
-HEAVY = "Who keeps the key?"
-"""Weighs 2 in the reference run, and is there twice in the one that must be equal to it."""
-SIGNALS = [question(text, answer, 2.0 if text == HEAVY else 1.0) for text, answer in ANSWERS.items()]
+SIGNALS = [question(text, answer, 2.0 if "key" in text else 1.0) for text, answer in ANSWERS.items()]
 ANCHORS = [
     Example(id="anchor 1", prompt="Once upon a time", response=" there was a fox", anchor=True),
     Example(id="anchor 2", prompt="1 2 3", response=" 4 5 6", anchor=True),
@@ -55,14 +51,6 @@ class Trained:
     outcome: Outcome
 
 
-@pytest.fixture(scope="module", params=sorted(name for name, entry in catalog.TRAINERS.items() if not entry.remote))
-def trainer(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if missing := catalog.TRAINERS[name].missing():
-        pytest.skip(f"{', '.join(missing)} is not installed")
-    return name
-
-
 @pytest.fixture(scope="module")
 def trained(trainer: str, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     directory = tmp_path_factory.mktemp(trainer)
@@ -80,15 +68,6 @@ def resumed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple
     (checkpoint,) = stopped.checkpoints.glob("step-*")
     kept = shutil.copytree(checkpoint, directory / checkpoint.name)
     return stopped, kept, run_trainer(trained.trainer, trained.job, directory / "checkpoints")
-
-
-def weights(adapter: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Both factors of every module, by name."""
-    found = {}
-    for module, factors in lora.read(adapter).modules.items():
-        for name, tensor in (("A", factors.a), ("B", factors.b)):
-            found[f"{module}.{name}"] = np.frombuffer(tensor.data, dtype=np.float32).reshape(tensor.shape)
-    return found
 
 
 def test_it_says_how_far_it_is_and_that_it_finished(trained: Trained) -> None:
@@ -262,15 +241,6 @@ def test_less_memory_makes_the_same_adapter(
 
 def peak_mb(outcome: Outcome) -> float:
     return max(event.memory_mb for event in outcome.events if event.memory_mb)
-
-
-def test_a_weight_of_two_is_the_example_twice(trained: Trained, tmp_path: Path) -> None:
-    repeated = [signal.model_copy(update={"weight": 1.0}) for signal in SIGNALS]
-    repeated += [signal for signal in repeated if signal.id == HEAVY]
-    job = write_job(tmp_path / "job", trained.base, repeated + ANCHORS, SETTINGS)
-    outcome = run_trainer(trained.trainer, job, tmp_path / "checkpoints", stop_at_first_step=True)
-    first = [event.loss for event in trained.outcome.named("progress") if event.step == 1]
-    assert outcome.losses[0] == pytest.approx(first[0], rel=1e-5)
 
 
 def test_it_goes_on_from_a_parent(trained: Trained, tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from daemon.trainers import catalog
+from genome import lora
 from genome.jobs import JobDirectory
 from genome.training import Event, Example, Job, TrainingSettings
 
@@ -72,9 +77,10 @@ def run_trainer(
     stop_at_first_step: bool = False,
     stop_at: int = 0,
     stop_when: Callable[[Event], bool] | None = None,
+    stop_with: signal.Signals = signal.SIGTERM,
 ) -> Outcome:
-    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop once it has made a step, or
-    has said that it made as many as ``stop_at``, or has said something."""
+    """Runs a trainer to its end; every line it prints must be an event. Can ask it to stop, or kill it, once it has
+    made a step, or has said that it made as many as ``stop_at``, or has said something."""
     stop_at = 1 if stop_at_first_step else stop_at
     if stop_at:
         stop_when = lambda event: (event.step or 0) >= stop_at  # noqa: E731
@@ -91,5 +97,14 @@ def run_trainer(
         events.append(Event.model_validate_json(line))
         if stop_when is not None and stop_when(events[-1]):
             stop_when = None
-            process.terminate()
+            process.send_signal(stop_with)
     return Outcome(process.wait(), events, checkpoints, log.read_text())
+
+
+def weights(adapter: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Both factors of every module, by name."""
+    found = {}
+    for module, factors in lora.read(adapter).modules.items():
+        for name, tensor in (("A", factors.a), ("B", factors.b)):
+            found[f"{module}.{name}"] = np.frombuffer(tensor.data, dtype=np.float32).reshape(tensor.shape)
+    return found

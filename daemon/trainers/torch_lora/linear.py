@@ -112,7 +112,7 @@ class _LoraLinear(torch.autograd.Function):
         if weight is not None:
             output = functional.linear(flat, weight, bias)
         else:
-            output = bias.reshape(-1, bias.shape[-1]).clone()
+            output = bias.reshape(-1, bias.shape[-1]).clone(memory_format=torch.contiguous_format)
         projected = flat @ down.t()
         output.addmm_(projected, up.t())
         ctx.save_for_backward(flat, weight, down, up, projected, needed)
@@ -139,7 +139,8 @@ def _chosen(flat: Tensor, needed: Tensor | None) -> Tensor:
 
 
 def _spread(rows: Tensor, needed: Tensor | None, shape: torch.Size) -> Tensor:
-    """Rows [k, d] at their places among zeros, [*shape, d]."""
+    """Rows [k, d], which nobody else holds, at their places among zeros, [*shape, d]."""
     if needed is not None:
         rows = rows.new_zeros(shape.numel(), rows.shape[-1]).index_copy_(0, needed, rows)
-    return rows.view(*shape, rows.shape[-1])
+    # Not a view: a model may write into what it gets here, which autograd does not let it do to a function's view.
+    return rows.resize_(*shape, rows.shape[-1])

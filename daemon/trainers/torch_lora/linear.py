@@ -80,7 +80,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     beside, scaling = layer.beside or (None, None), layer.scaling[ADAPTER]
     if type(layer.base_layer) is nn.Linear:
         weight, bias = layer.base_layer.weight, layer.base_layer.bias
-        return _LoraLinear.apply(x, weight, bias, down, up, scaling, *beside, attention.needed())
+        return _LoraLinear.apply(x, weight, bias, down, up, scaling, *beside, attention.needed(x))
     # A quantised layer knows alone how it multiplies.
     return _LoraLinear.apply(x, None, layer.base_layer(x), down, up, scaling, *beside, None)
 
@@ -141,6 +141,6 @@ def _chosen(flat: Tensor, needed: Tensor | None) -> Tensor:
 def _spread(rows: Tensor, needed: Tensor | None, shape: torch.Size) -> Tensor:
     """Rows [k, d], which nobody else holds, at their places among zeros, [*shape, d]."""
     if needed is not None:
-        rows = rows.new_zeros(shape.numel(), rows.shape[-1]).index_copy_(0, needed, rows)
+        rows = rows.new_full((shape.numel(), rows.shape[-1]), attention.ROWS.unasked).index_copy_(0, needed, rows)
     # Not a view: a model may write into what it gets here, which autograd does not let it do to a function's view.
     return rows.resize_(*shape, rows.shape[-1])

@@ -81,6 +81,8 @@ def load(job: Job) -> TorchTrainer:
     linear.install(model)
     linear.apply_beside(model, job.beside)
     if passes.gradient_checkpointing():
+    if packed:
+        attention.spare(model)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TorchTrainer(model.train(), job.settings, packed)
 

@@ -23,7 +23,7 @@ from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
 from daemon.trainers.mlx_lora.layers import LoraLinear, array
 from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
-from genome import bases, lora, mlx_format, tensors
+from genome import bases, lora, mlx_format, places, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.training import Beside, Job, TrainingSettings
 
@@ -148,7 +148,7 @@ def load(job: Job) -> MlxTrainer:
         model.set_dtype(getattr(mx, settings.dtype))
     elif mx.default_device() == mx.cpu:
         model.set_dtype(mx.float32)  # its BLAS knows nothing smaller
-    layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
+    layers = _continued(model, job.parent_path) if job.parent_path else _new(model, job)
     _check_names(base, layers)
     frozen = _apply_beside(_linears(model), layers, job.beside)
     model.update_modules(tree_unflatten([*layers.items(), *frozen.items()]))
@@ -166,9 +166,15 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
     return {path: m for path, m in model.named_modules() if isinstance(m, kinds) and id(m) in blocks}
 
 
-def _new(model: nn.Module, settings: TrainingSettings) -> dict[str, LoraLinear]:
-    scale = settings.alpha / settings.rank
-    return {path: LoraLinear(linear, settings.rank, scale) for path, linear in sorted(_linears(model).items())}
+def _new(model: nn.Module, job: Job) -> dict[str, LoraLinear]:
+    linears, settings = _linears(model), job.settings
+    paths = places.adaptable(sorted(linears), (path for path, _ in model.named_modules()))
+    if not paths:
+        raise InvalidConfig(
+            f"{job.base} has no linear layer that an adapter could be laid on",
+            "Name another base: its layers must be linear, and no experts",
+        )
+    return {path: LoraLinear(linears[path], settings.rank, settings.alpha / settings.rank) for path in paths}
 
 
 def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:

@@ -78,11 +78,12 @@ def load(job: Job) -> TorchTrainer:
     if not packed:
         print("this base cannot learn from rows without padding: its rows are padded", file=sys.stderr)
     model = _continued(base, job) if job.parent_path else _new(base, job)
+    _without_dropout(model)
     linear.install(model)
     linear.apply_beside(model, job.beside)
-    if passes.gradient_checkpointing():
     if packed:
         attention.spare(model)
+    if passes.gradient_checkpointing():
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TorchTrainer(model.train(), job.settings, packed)
 
@@ -96,12 +97,17 @@ def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Mo
         )
     except ImportError as error:  # a package for a method that is not known here
         raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    for module in model.modules():  # what is random would tell a teacher from itself, and a run from its continuation
+    return model if quantised else model.to(device)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Of the base, and of an adapter that had some: what is random would tell a teacher from itself, and a run from its
+    continuation."""
+    for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-    return model if quantised else model.to(device)
 
 
 def _new(base: nn.Module, job: Job) -> PeftModel:
@@ -125,14 +131,14 @@ def _continued(base: nn.Module, job: Job) -> PeftModel:
     return model
 
 
+def _is_quantised(path: Path) -> bool:
+    return bases.quantisation(path).method != "none"
+
+
 def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _is_quantised(path: Path) -> bool:
-    return bases.quantisation(path).method != "none"
 
 
 def _dtype(path: Path, settings: TrainingSettings, device: torch.device) -> torch.dtype:

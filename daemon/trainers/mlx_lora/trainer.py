@@ -30,6 +30,7 @@ from genome.training import Beside, Job, TrainingSettings
 LORA, AVERAGE, OPTIMIZER = "lora.safetensors", "average.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
 RANDOM = "random"
+ANOTHER_BASE = "Was the adapter made for another base?"
 
 
 class MlxTrainer:
@@ -183,7 +184,7 @@ def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
     layers = {}
     for path, factors in lora.read(Path(parent_path)).modules.items():
         if path not in linears:
-            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer")
+            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer", ANOTHER_BASE)
         layer = LoraLinear(linears[path], factors.rank, factors.scaling)
         layer.lora_a, layer.lora_b = array(factors.a).T, array(factors.b).T
         layers[path] = layer
@@ -199,7 +200,10 @@ def _apply_beside(
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
             if path not in linears:
-                raise InvalidAdapter(f"{entry.path} adapts {path}, where the base has no linear layer")
+                raise InvalidAdapter(
+                    f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
+                    ANOTHER_BASE,
+                )
             if path not in layers and path not in frozen:
                 frozen[path] = LoraLinear(linears[path], rank=1, scale=0.0)
                 frozen[path].freeze()

@@ -45,17 +45,20 @@ def apply_beside(model: PeftModel, entries: Sequence[Beside]) -> None:
     """Applies adapters wherever they are, also where nothing learns; they stay as they are."""
     downs: dict[str, list[Tensor]] = {}
     ups: dict[str, list[Tensor]] = {}
+    there = {path for path, _ in model.base_model.model.named_modules()}
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
+            if path not in there:
+                raise InvalidAdapter(
+                    f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
+                    "Was the adapter made for another base?",
+                )
             downs.setdefault(path, []).append(torch.from_numpy(tensors.floats(factors.a)).float())
             up = torch.from_numpy(tensors.floats(factors.b)).float()
             ups.setdefault(path, []).append(up * (entry.scale * factors.scaling))
     switch = next(module for module in model.modules() if isinstance(module, LoraLayer))
     for path in downs:
-        try:
-            module = model.base_model.model.get_submodule(path)
-        except AttributeError as error:
-            raise InvalidAdapter(f"an adapter beside adapts {path}, which the base does not have") from error
+        module = model.base_model.model.get_submodule(path)
         factors = torch.cat(downs[path]).to(model.device), torch.cat(ups[path], dim=1).to(model.device)
         if isinstance(module, PeftLinear):
             module.beside = factors

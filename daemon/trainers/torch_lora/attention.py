@@ -143,7 +143,7 @@ def _alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _rows(model: Any, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Tokens and positions of rows end to end, [1, t] both. The tokens are from amid the vocabulary: the one for padding
+    """Tokens and positions of rows end to end, [1, t] both. The tokens are from amid the vocabulary: one for padding
     may be embedded as zero, where not every norm has a gradient."""
     known = model.get_input_embeddings().num_embeddings
     positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(model.device)

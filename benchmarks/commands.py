@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import corrections, training_jobs
-from daemon.trainers.child import NICENESS, THREAD_VARIABLES
+from daemon.process import NICENESS
+from daemon.trainers import catalog
 from genome.signals import Signal
 from genome.training import TrainingSettings
 
@@ -88,7 +89,7 @@ class Shop:
     def _run(self, place: Path, arguments: list[str], weights: str) -> float:
         """With the threads and the priority of a trainer of ours."""
         here = str(Path(__file__).resolve().parents[1])
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(self.settings.threads))
+        environment = os.environ | catalog.threads(self.settings.threads)
         environment |= {
             "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", "")))),

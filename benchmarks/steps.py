@@ -214,7 +214,7 @@ def compare(work: Work, rounds: int, sides: Sequence[str]) -> Found:
     ``peft``: in shuffled batches, as anybody trains, and beside it (``same``) in the very batches of ours, whose first
     loss must be ours.
     """
-    child.yield_to_serving(work.job.settings.threads)  # every side gets what a trainer process sets for itself
+    child.before_importing()  # every side gets what a trainer process sets for itself
     losses: dict[str, float] = {}
     ways = trl_settings(work)
     best = min(ways, key=lambda way: trl_sft(work, ways[way]).seconds) if "trl" in sides else ""

@@ -220,7 +220,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=TRAINED, help="corrections that are trained")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side takes its turn")
     parser.add_argument("--steps", type=int, default=4, help="of one turn on M; S makes a whole epoch")
-    parser.add_argument("--epochs", type=float, help="of whole jobs; by default 3, and 6 against pure step time")
+    by_default = f"{GAP_EPOCHS}, and {TrainingSettings().epochs:g} against pure step time"
+    parser.add_argument("--epochs", type=float, help=f"of whole jobs; by default {by_default}")
     given = parser.parse_args()
     wanted = set(given.only or [PEFT, TRL, *ARMS])
     report = Report("training, one thread, float32")

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from daemon import process
 from daemon.trainers import catalog
 from daemon.trainers.contract import ADAPTER
+from genome.jobs import JobDirectory
 from genome.training import Event, Example, Job, TrainingSettings
 
 SCRATCH = "checkpoints"
+Trainer = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -60,33 +64,42 @@ def run(trainer: str, directory: Path, checkpoints: Path | None = None) -> Run:
     checkpoints.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with (directory / "log.txt").open("wb") as log:
-        command = catalog.command(trainer, directory, checkpoints)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        done = _start(trainer, directory, checkpoints, subprocess.PIPE, log)
+        said, _ = done.communicate()
     took = time.perf_counter() - started
-    events = [Event.model_validate_json(line) for line in done.stdout.splitlines()]
+    events = [Event.model_validate_json(line) for line in said.splitlines()]
     if done.returncode or not events or events[-1].event != "finished":
-        said = next((event.reason for event in reversed(events) if event.reason), f"exit {done.returncode}")
-        raise RuntimeError(f"{trainer} failed: {said}; {(directory / 'log.txt').read_text()[-2000:]}")
+        reason = next((event.reason for event in reversed(events) if event.reason), f"exit {done.returncode}")
+        raise RuntimeError(f"{trainer} failed: {reason}; {(directory / 'log.txt').read_text()[-2000:]}")
     return Run(took, events, checkpoints / ADAPTER)
 
 
 @contextmanager
-def running(trainer: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(trainer: str, directory: Path) -> Iterator[Trainer]:
     """A trainer that has made its first step, ended when the block is left. It must have more to do than that takes."""
     checkpoints, said = directory / SCRATCH, directory / "events.jsonl"
     checkpoints.mkdir()
     with (directory / "log.txt").open("wb") as log, said.open("wb") as out:
-        command = catalog.command(trainer, directory, checkpoints)
-        process = subprocess.Popen(command, stdout=out, stderr=log, start_new_session=True)
+        started = _start(trainer, directory, checkpoints, out, log)
     try:
         while b'"loss"' not in said.read_bytes():
-            if process.poll() is not None:
+            if started.poll() is not None:
                 raise RuntimeError(f"{trainer} ended early: {(directory / 'log.txt').read_text()[-2000:]}")
             time.sleep(0.1)
-        yield process
+        yield started
     finally:
-        process.kill()
-        process.wait()
+        started.kill()
+        started.wait()
+
+
+def _start(trainer: str, directory: Path, checkpoints: Path, out: int | IO[bytes], log: IO[bytes]) -> Trainer:
+    """With the threads and the priority that the daemon's runner gives it."""
+    started = subprocess.Popen(
+        catalog.command(trainer, directory, checkpoints), stdout=out, stderr=log, start_new_session=True,
+        env=os.environ | catalog.threads(JobDirectory(directory).job().settings.threads),
+    )  # fmt: skip
+    process.yield_to_serving(started.pid)
+    return started
 
 
 @contextmanager

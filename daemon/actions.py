@@ -89,7 +89,8 @@ def prepare(home: Home, config: Config, persona: str, domain: str) -> Started:
 def start(home: Home, config: Config, persona: str, domain: str, job: str) -> Started:
     """Lets a held job go on, tries a failed one again, or seals what is pending; the daemon does the rest.
 
-    A failed job whose trainer or settings are others by now is replaced: its batch is ordered again, as another job.
+    A failed job whose trainer, settings or base are others by now is replaced: its batch is ordered again, as another
+    job.
     """
     if not job:
         batch = flush(home, config, persona, domain)
@@ -110,8 +111,10 @@ def _again(home: Home, config: Config, directory: JobDirectory) -> str:
     """Of the job that trains what a failed one should have."""
     job = directory.job()
     waits = (home.queued(job.persona, job.domain) / job.batch).exists() and directory.path.parent == home.completed_jobs
-    if waits and not job.part and not orders.is_current(config, job):
-        return jobs.replace(home, directory, "asked for again with other settings")
+    if waits and not job.part:
+        base = bases.resolve(config.base)
+        if not orders.is_current(config, job, base, bases.fingerprint(base)):
+            return jobs.replace(home, directory, "asked for again with other settings")
     jobs.retry(home, directory)
     return job.id
 

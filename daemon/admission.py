@@ -6,12 +6,11 @@ has not taken yet is no longer free.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from genome.training import Event, Job, TrainingSettings
 
 ROOM_AFTER_STOP = 0.25
 """Of its need, that must be free beside it before a job goes on that was stopped for memory; each time as much more."""
-PARENT_CONFIG = "adapter_config.json"
 
 
 class TooLarge(GenomeError):
@@ -72,6 +70,8 @@ class Taken:
     """What it said it had, at its highest."""
     stepped: bool = False
     """A step took all it ever takes of a GPU."""
+    passes: int = 0
+    """Its largest pass, as it was told to cut them; 0: nobody told it."""
 
     @property
     def outstanding(self) -> tuple[int, int]:
@@ -103,6 +103,8 @@ class Admission:
     """By job, in the order in which they were admitted."""
     stops: dict[str, int] = field(default_factory=dict)
     """How often a job ended for want of memory."""
+    passes: dict[str, int] = field(default_factory=dict)
+    """Bytes that the passes of a job may take: half of what they were reckoned to take when it ran out of memory."""
     waiting: dict[str, int] = field(default_factory=dict)
     """MiB that jobs wait for, as it was told of them."""
     cases: dict[str, _Case | None] = field(default_factory=dict)
@@ -132,10 +134,10 @@ class Admission:
             held = [sum(each) for each in zip((0, 0), *(job.outstanding for job in self.running.values()), strict=True)]
             slack = self._slack(job.id, case, largest)
             room = Room(found.free - self.floor - held[0], _less(found.gpu_free, self.floor + held[1]), slack)
-            plan = case.plan(room)
+            plan = case.plan(replace(room, passes=self._passes(job.id)))
             if not room.holds(plan.need):
                 return _short(plan.need, room, found, (self.floor + held[0], self.floor + held[1]))
-            self.running[job.id] = Taken(*plan.need.split(found.gpu_free is not None))
+            self.running[job.id] = Taken(*plan.need.split(found.gpu_free is not None), passes=plan.need.passes)
             return Granted(plan, _facts(plan, found))
 
     def _unknown(self, job: str, case: _Case | None, found: Memory) -> Granted | Short:
@@ -146,10 +148,12 @@ class Admission:
         if found.least < wanted:
             need_mb, free_mb = _mb(wanted), found.least // MIB
             return Short(f"waits for memory: {need_mb} MiB are to be free, {free_mb} MiB are", need_mb, free_mb)
-        self.running[job] = Taken(0, 0)
+        self.running[job] = taken = Taken(0, 0)
         if case is None:
             return Granted()
-        plan = case.plan(Room(found.free - self.floor, _less(found.gpu_free, self.floor)))
+        room = Room(found.free - self.floor, _less(found.gpu_free, self.floor), passes=self._passes(job))
+        plan = case.plan(room)
+        taken.passes = plan.need.passes
         return Granted(plan, _facts(plan, found))
 
     def heard(self, job: str, event: Event) -> None:
@@ -167,13 +171,19 @@ class Admission:
         free = found.least // MIB
         return Short(f"{free} MiB of memory free, less than training.min_free_mb", self.settings.min_free_mb, free)
 
-    def ended(self, job: str, for_memory: bool = False) -> None:
-        """It runs no more; ``for_memory``: because there was too little."""
+    def ended(self, job: str, for_memory: bool = False, ran_out: bool = False) -> None:
+        """It runs no more; ``for_memory``: because there was too little. ``ran_out``: it took what there was, so what
+        it was reckoned to need was wrong: it is cut smaller, however much may be free."""
         with self.lock:
-            self.running.pop(job, None)
+            taken = self.running.pop(job, None)
             self.cases.pop(job, None)
-            if for_memory:
+            if for_memory or ran_out:
                 self.stops[job] = self.stops.get(job, 0) + 1
+            if ran_out and taken is not None and taken.passes:
+                self.passes[job] = taken.passes // 2
+
+    def _passes(self, job: str) -> float:
+        return self.passes.get(job, math.inf)
 
     def _check(self, case: _Case, largest: Room) -> None:
         plan = case.plan(largest)
@@ -189,32 +199,26 @@ class Admission:
             "Lower training.max_tokens or training.rank, or take a smaller or a quantised base",
         )
 
-    def _slack(self, job: str, case: _Case, largest: Room) -> float:
-        """More for a job that was stopped for memory before, but no more than the machine could ever have."""
+    def _slack(self, job: str, case: _Case, largest: Room) -> tuple[float, float]:
+        """More for a job that was stopped for memory before, of the host's and of a GPU's, but no more of either than
+        the machine could ever have."""
         need = case.plan(Room(0, largest.accelerator and 0)).need
         host, accelerator = need.split(largest.accelerator is not None)
-        most = min(largest.host / max(host, 1), (largest.accelerator or 0) / accelerator if accelerator else math.inf)
-        return max(1.0, min(1 + ROOM_AFTER_STOP * self.stops.get(job, 0), most))
+        wanted = 1 + ROOM_AFTER_STOP * self.stops.get(job, 0)
+        most = largest.host / max(host, 1), (largest.accelerator or 0) / max(accelerator, 1)
+        return max(1.0, min(wanted, most[0])), max(1.0, min(wanted, most[1]))
 
 
 def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
     """None: its files cannot be read, of which its trainer tells."""
     with suppress(GenomeError, OSError):
         settings = job.settings
-        if job.parent_path:
-            settings = settings.model_copy(update={"rank": _rank(Path(job.parent_path), settings.rank)})
+        if job.parent_path:  # whose rank stays
+            settings = settings.model_copy(update={"rank": footprints.rank(Path(job.parent_path), settings.rank)})
         work = memory.work(jobs.read_examples(directory.examples), settings)
         library, known = footprints.library(job, gpu), footprints.known(job.trainer)
         return _Case(memory.shape(Path(job.base)), settings, work, library, known)
     return None
-
-
-def _rank(parent: Path, otherwise: int) -> int:
-    """Of the adapter that is gone on from: it stays."""
-    try:
-        return int(json.loads((parent / PARENT_CONFIG).read_bytes())["r"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return otherwise
 
 
 def _less(total: int | None, taken: int) -> int | None:
@@ -237,9 +241,11 @@ def _facts(plan: Plan, found: Memory) -> dict[str, Any]:
 def _short(need: Need, room: Room, found: Memory, kept: tuple[int, int]) -> Short:
     """Of the memory that is missing; ``kept``: what stays free there, or is promised."""
     host, accelerator = need.split(room.accelerator is not None)
-    of_gpu = host * room.slack <= room.host
+    wants, on_gpu = host * room.slack[0], accelerator * room.slack[1]
     wants, keeps, free, where = (
-        (accelerator, kept[1], found.gpu_free or 0, " on the GPU") if of_gpu else (host, kept[0], found.free, "")
+        (on_gpu, kept[1], found.gpu_free or 0, " on the GPU")
+        if wants <= room.host
+        else (wants, kept[0], found.free, "")
     )
-    need_mb, free_mb = _mb(wants * room.slack + keeps), free // MIB
+    need_mb, free_mb = _mb(wants + keeps), free // MIB
     return Short(f"waits for memory: needs {need_mb} MiB{where}, {free_mb} MiB free", need_mb, free_mb)

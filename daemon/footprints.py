@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from daemon.free_memory import COMMAND_SECONDS
 from genome import bases, blas
 from genome.memory import MIB, Library
 from genome.training import Job
@@ -21,26 +24,28 @@ HOLES = 1.4
 HALVES = 1.6
 """The same of activations in half precision, of which attention and norms are computed in float32."""
 ON_A_CPU = {
-    "torch": Library(process_bytes=480 * MIB, number_bytes=4, padded=False, slack=HOLES),
+    "torch": Library(process_bytes=480 * MIB, number_bytes=4, padded=False, slack=HOLES, joined=True),
     "mlx": Library(process_bytes=360 * MIB, number_bytes=4, scores=True, measured=6, slack=1.2),
     "unsloth": Library(process_bytes=620 * MIB, number_bytes=4, slack=HOLES),
 }
 """Of one that is not listed nobody knows; it is taken for torch where a guess will do."""
 ON_A_GPU = {
-    "torch": Library(process_bytes=2048 * MIB, number_bytes=2, padded=False, slack=1.3),
-    "unsloth": Library(process_bytes=3072 * MIB, number_bytes=2, slack=1.3),
+    "torch": Library(process_bytes=2048 * MIB, number_bytes=4, padded=False, slack=1.3, joined=True),
+    "unsloth": Library(process_bytes=3072 * MIB, number_bytes=4, slack=1.3),
 }
 """An NVIDIA one. The context that CUDA keeps in the host's memory is the process's."""
+AMPERE = 8.0
+"""The first compute capability with bfloat16."""
 CPU = Path("/proc/cpuinfo")
 """Where it is not there, torch is taken to compute in float32."""
+ADAPTER_CONFIG = "adapter_config.json"
 HIDDEN = ("", "-1")
 """First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
 
 def uses_gpu(trainer: str) -> bool:
     """Whether a trainer takes an NVIDIA GPU here. Told without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
-    if trainer not in ON_A_GPU or visible in HIDDEN or shutil.which("nvidia-smi") is None:
+    if trainer not in ON_A_GPU or _first_gpu() in HIDDEN or shutil.which("nvidia-smi") is None:
         return False
     try:
         return not version("torch").endswith("+cpu")
@@ -59,19 +64,62 @@ def packs(trainer: str) -> bool:
 
 
 def library(job: Job, gpu: bool) -> Library:
-    """``gpu``: `uses_gpu` said so."""
+    """``gpu``: `uses_gpu` said so. May block for the length of a command."""
+    halves, beside = _in_halves(job, gpu), _beside(job)
     if gpu:
-        return replace(ON_A_GPU[job.trainer], four_bits=packs(job.trainer))
-    found = ON_A_CPU.get(job.trainer, ON_A_CPU["torch"])
-    if job.trainer == "mlx" and sys.platform == "darwin" and platform.machine() == "arm64":
-        return replace(found, number_bytes=2)
-    return replace(found, number_bytes=2, slack=HALVES) if _in_halves(job) else found
+        number, four_bits = 2 if halves else 4, packs(job.trainer)
+        return replace(ON_A_GPU[job.trainer], number_bytes=number, four_bits=four_bits, beside=beside)
+    found = replace(ON_A_CPU.get(job.trainer, ON_A_CPU["torch"]), beside=beside)
+    if not halves:
+        return found
+    return replace(found, number_bytes=2, slack=found.slack if _on_metal(job) else HALVES)
 
 
-def _in_halves(job: Job) -> bool:
-    """Whether a trainer computes in bfloat16 on this CPU."""
-    if job.settings.dtype != "auto" or job.trainer != "torch" or bases.dtype(Path(job.base)) == "float32":
+def rank(adapter: Path, otherwise: int) -> int:
+    """Of an adapter's directory; ``otherwise`` where that does not say it."""
+    try:
+        return int(json.loads((adapter / ADAPTER_CONFIG).read_bytes())["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def _beside(job: Job) -> int:
+    """Ranks of the adapters that are applied beside the one that learns; Unsloth applies none."""
+    return 0 if job.trainer == "unsloth" else sum(rank(Path(each.path), job.settings.rank) for each in job.beside)
+
+
+def _in_halves(job: Job, gpu: bool) -> bool:
+    """Whether a trainer computes in 16 bits: where it is told to, else as it chooses."""
+    if job.settings.dtype != "auto":
         return job.settings.dtype == "bfloat16"
+    if job.trainer == "unsloth":
+        return gpu  # whatever the base is stored in
+    if bases.dtype(Path(job.base)) == "float32":
+        return False
+    if job.trainer == "torch":
+        return _gpu_has_bfloat16() if gpu else _cpu_has_bfloat16()
+    return _on_metal(job)
+
+
+def _on_metal(job: Job) -> bool:
+    return job.trainer == "mlx" and sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def _cpu_has_bfloat16() -> bool:
     with suppress(OSError):
         return not set(blas.BF16_INSTRUCTIONS).isdisjoint(CPU.read_text().split())
     return False
+
+
+def _gpu_has_bfloat16() -> bool:
+    """Of its own. One that does not say its capability is taken to compute in float32."""
+    command = ["nvidia-smi", f"--id={_first_gpu()}", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    with suppress(OSError, ValueError, LookupError, subprocess.SubprocessError):
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=COMMAND_SECONDS).stdout
+        return float(said.splitlines()[0]) >= AMPERE
+    return False
+
+
+def _first_gpu() -> str:
+    """The one that CUDA puts first."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()

@@ -10,6 +10,7 @@ from pathlib import Path
 from daemon import anchors, footprints
 from daemon.trainers import catalog
 from genome import (
+    adapters,
     bases,
     batches,
     copies,
@@ -72,7 +73,8 @@ def fewest(config: Config) -> int:
 def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str, held: bool = False) -> Job:
     """Writes the job of a batch; the same batch always gives the same job, until that was refused.
 
-    Then it is tried again as the next rung of ``gate.ladder`` says.
+    Then it is tried again as the next rung of ``gate.ladder`` says. Raises InvalidAdapter where the persona serves what
+    was made for another base.
     """
     attempt = jobs.refused(home, batch.id) + 1
     rung = _rung(config, attempt)
@@ -84,13 +86,13 @@ def order(home: Home, config: Config, batch: Batch, base: Path, fingerprint: str
     return job
 
 
-def is_current(config: Config, job: Job) -> bool:
-    """Whether a job would be ordered as it was: by this trainer, with these settings, on this copy of its base."""
-    base = Path(job.copy_of or job.base)
+def is_current(config: Config, job: Job, base: Path, fingerprint: str) -> bool:
+    """Whether a job would be ordered as it was: by this trainer, with these settings, on this base and copy of it."""
     copy = str(copies.resolve(base, config.training.base, "training.base"))
     trainer = catalog.resolve(config.training.trainer, config.training.command)
     settings = _settings(config, base, _rung(config, job.attempt))
-    return (trainer, settings, copy) == (job.trainer, job.settings, job.base)
+    ordered = (job.trainer, job.settings, job.base, job.base_fingerprint)
+    return (trainer, settings, copy, fingerprint) == ordered
 
 
 def probe(home: Home, config: Config, batch: Batch, part: tuple[tuple[str, ...], int], base: tuple[Path, str]) -> Job:
@@ -116,6 +118,9 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         parent = batch.parent
     trainer = catalog.resolve(config.training.trainer, config.training.command)
     trained_on = _trained_on(config, base, trainer)
+    beside = tuple(_beside(home, entry) for entry in stack if entry.adapter != serves)
+    for adapter in (*((parent,) if parent else ()), *(each.adapter for each in beside)):
+        adapters.made_for(home, adapter, base[1])
     return Job(
         id=jobs.job_id(batch.id),
         persona=batch.persona,
@@ -129,7 +134,7 @@ def _job(home: Home, config: Config, batch: Batch, rung: Rung, base: tuple[Path,
         trained_on=trained_on,
         parent=parent,
         parent_path=str(home.adapter(parent)) if parent else None,
-        beside=tuple(_beside(home, entry) for entry in stack if entry.adapter != serves),
+        beside=beside,
         settings=_settings(config, base[0], rung),
         created=int(time.time() * 1000),
     )

@@ -16,7 +16,7 @@ from daemon.worker_client import WorkerClient
 from genome import batches, files, jobs, retraction, trigger_facts, triggers
 from genome.batches import Batch
 from genome.config import Config
-from genome.errors import Damaged, GenomeError
+from genome.errors import Damaged, GenomeError, InvalidAdapter
 from genome.layout import Home
 from genome.pending import Pending, Tally
 from genome.training import Job
@@ -57,18 +57,26 @@ class Planner:
         self.verdicts, self.watched_since = Newest(self.home), self.clock()
 
     async def step(self) -> float | None:
-        """Forms what is due and orders the jobs that may run. Returns when time alone could make something due."""
+        """Forms what is due and orders the jobs that may run. Returns when time alone could make something due. A batch
+        that no job can be ordered for holds up none of the others."""
         try:
             look_again = await anyio.to_thread.run_sync(self._form_due)
         finally:
             while self.news:
                 name, facts = self.news.pop(0)
                 self.announcer.tell(name, **facts)
+        failed: InvalidAdapter | None = None
         for batch in await anyio.to_thread.run_sync(unordered, self.home):
             await anchors.ensure(self.home, self.config, self.base_fingerprint, self.worker, self.announcer)
-            job = await anyio.to_thread.run_sync(self._order, batch)
+            try:
+                job = await anyio.to_thread.run_sync(self._order, batch)
+            except InvalidAdapter as error:
+                failed = failed or error
+                continue
             self.announcer.tell("job_ordered", job=job.id, batch=batch.id, trainer=job.trainer, parent=job.parent)
             self.runner.ring()
+        if failed is not None:
+            raise failed
         return look_again
 
     def _form_due(self) -> float | None:

@@ -22,6 +22,8 @@ import anyio.abc
 from genome import files
 
 MAX_LINE_BYTES = 1 << 20
+NICENESS = 10
+"""What a child's is above the daemon's: learning yields to serving."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Child:
 
 @asynccontextmanager
 async def spawn(command: list[str], lock: Path, log: Path, environment: dict[str, str]) -> AsyncIterator[Child]:
-    """Starts ``command`` in its own session, standard error into ``log``. Leaving the block ends what still runs."""
+    """Starts ``command`` in its own session, niced, standard error into ``log``. Leaving the block ends what still
+    runs."""
     await anyio.to_thread.run_sync(files.make_directory, lock.parent)
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -78,6 +81,7 @@ async def spawn(command: list[str], lock: Path, log: Path, environment: dict[str
                 pass_fds=(held,),
                 env={**os.environ, **environment},
             )
+        yield_to_serving(process.pid)
         os.pwrite(held, f"{process.pid}\n".encode(), 0)
     finally:
         os.close(held)
@@ -89,6 +93,16 @@ async def spawn(command: list[str], lock: Path, log: Path, environment: dict[str
             await child.stop(0.0)
         with anyio.CancelScope(shield=True):
             await process.aclose()
+
+
+def yield_to_serving(pid: int) -> None:
+    """Lowers the priority of a process that leads its own session, and of all it has started by now.
+
+    Of the whole group, since Linux gives every thread a priority of its own.
+    """
+    niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+    with suppress(ProcessLookupError, PermissionError):  # it ended already, niced itself further, or is another user's
+        os.setpriority(os.PRIO_PGRP, pid, niceness)
 
 
 def end_leftover(lock: Path, grace_seconds: float) -> bool:

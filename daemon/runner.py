@@ -41,6 +41,8 @@ HUNG = -1
 said so; yet nobody asked it to stop, and taken for that it would be started again for ever."""
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """What a process ends with that the kernel killed, by itself or as a shell tells it."""
+OUT_OF_MEMORY = "out_of_memory"
+"""Fact of a trainer's `failed`: there was too little memory, the host's or a GPU's."""
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
@@ -83,6 +85,8 @@ class Runner:
         self._short: Short | None = None
         self._asked = False
         """Whether this process was asked to stop because it was held or paused. One that stops by itself has failed."""
+        self._ran_out = False
+        """Whether it said that it ran out of memory."""
 
     async def step(self) -> float | None:
         """Runs every job that may run to its end, by turns of the personas. One that there is no memory for waits, and
@@ -179,11 +183,12 @@ class Runner:
         if isinstance(granted, Short):
             await anyio.to_thread.run_sync(self._wait_for_memory, directory, job, granted)
             return None
-        status, self._short, self._asked = None, None, False
+        status, self._short, self._asked, self._ran_out = None, None, False, False
         try:
             status = await self._process(directory, job, granted)
         finally:
-            ended = partial(self._memory.ended, job.id, self._short is not None or status in KILLED)
+            ran_out = self._ran_out or status in KILLED
+            ended = partial(self._memory.ended, job.id, self._short is not None or ran_out, ran_out)
             with anyio.CancelScope(shield=True):  # in a thread: another runner's look at a GPU may take seconds
                 await anyio.to_thread.run_sync(ended)
         return status
@@ -197,7 +202,7 @@ class Runner:
         self.announcer.tell("training_started", job=job.id, persona=job.persona, domain=job.domain,
                             trainer=job.trainer, **granted.facts)  # fmt: skip
         told = catalog.environment(job.trainer, self.config)
-        environment = {"OMP_NUM_THREADS": str(job.settings.threads), **granted.environment, **told}
+        environment = {**catalog.threads(job.settings.threads), **granted.environment, **told}
         async with process.spawn(command, checkpoints / "lock", directory.log, environment) as child:
             try:
                 async with anyio.create_task_group() as group:
@@ -229,6 +234,7 @@ class Runner:
                     continue
                 silence.deadline = anyio.current_time() + heartbeat
                 self._memory.heard(directory.id, event)
+                self._ran_out |= event.event == "failed" and (event.model_extra or {}).get(OUT_OF_MEMORY) is True
                 await anyio.to_thread.run_sync(directory.record, event)
                 facts = event.model_dump(exclude=UNTOLD, exclude_none=True) | {"job": directory.id}
                 self.announcer.tell(f"training_{event.event}", **facts)

@@ -140,14 +140,20 @@ def origin(manifest: Mapping[str, Any]) -> str:
     return f"{base} (fingerprint {fingerprint[:12]}…{where})"
 
 
-def verify(home: Home, adapter_id: str, base_fingerprint: str) -> Manifest:
-    """The manifest, after checking that the weights are whole, finite, as digested, and made for this base."""
+def made_for(home: Home, adapter_id: str, base_fingerprint: str) -> Manifest:
+    """The manifest, after checking that the adapter was made for this base."""
     made = manifest(home, adapter_id)
     if made.base_fingerprint != base_fingerprint:
         raise InvalidAdapter(
             f"{adapter_id} was made for another base: {origin(made.model_dump())}; here it is {base_fingerprint[:12]}…",
-            "Serve that base, or train on this one",
+            "Name that base in genome.toml again; or go back to the bare one, genome adapter rollback, and train on it",
         )
+    return made
+
+
+def verify(home: Home, adapter_id: str, base_fingerprint: str) -> Manifest:
+    """The manifest, after checking that the weights are whole, finite, as digested, and made for this base."""
+    made = made_for(home, adapter_id, base_fingerprint)
     weights(home, made)
     return made
 

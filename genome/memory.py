@@ -5,7 +5,7 @@ What is counted, in bytes. Let a number be a weight, an activation or a gradient
 - the process: interpreter and libraries, before the base is loaded;
 - the weights of the frozen base, in the type the trainer keeps them in; quantised ones as they lie on disk;
 - the adapter: its factors, their average, their gradients and AdamW's two moments (Loshchilov & Hutter 2019), in
-  float32;
+  float32; of the adapters applied beside it the factors alone, in float32 too;
 - the activations of a pass, for every token of it. All layers' are kept for the way back; with gradient checkpointing
   (Chen et al. 2016) only what enters each layer, and one layer's at a time;
 - the logits at response positions: what is kept of them, and their gradients. Anchors have them at every token that a
@@ -94,6 +94,10 @@ class Library:
     """Arrays as large as the logits where a teacher's likeliest tokens are looked for."""
     slack: float = 1.0
     """What its allocator takes for a byte of activations."""
+    beside: int = 0
+    """Ranks of the adapters that it applies beside the one that learns, added up."""
+    joined: bool = False
+    """Whether a pass lays their factors and the learning one's together, and keeps that for the way back."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ class Need:
     activations: int
     logits: int
 
+    @property
+    def passes(self) -> int:
+        """What smaller passes make less of."""
+        return self.activations + self.logits
+
     def split(self, accelerator: bool) -> tuple[int, int]:
         """In the host's memory and in an accelerator's own, through whose host's the weights go on loading."""
         model = self.weights + self.adapter + self.activations + self.logits
@@ -140,12 +149,16 @@ class Room:
     host: int
     accelerator: int | None = None
     """Of a memory of its own; None: there is none, or it is the host's."""
-    slack: float = 1.0
-    """What a need must fit in so many times."""
+    slack: tuple[float, float] = (1.0, 1.0)
+    """What a need must fit in so many times: in the host's memory, and in the accelerator's."""
+    passes: float = math.inf
+    """What passes may take of it."""
 
     def holds(self, of: Need) -> bool:
-        needs = of.split(self.accelerator is not None)
-        return needs[0] * self.slack <= self.host and needs[1] * self.slack <= (self.accelerator or 0)
+        host, accelerator = (
+            size * slack for size, slack in zip(of.split(self.accelerator is not None), self.slack, strict=True)
+        )
+        return host <= self.host and accelerator <= (self.accelerator or 0) and of.passes <= self.passes
 
 
 @dataclass(frozen=True)
@@ -165,17 +178,20 @@ class Plan:
 def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library, cut: tuple[int, bool]) -> Need:
     """``cut``: tokens of a pass, and whether with gradient checkpointing."""
     checkpointing, number = cut[1], library.number_bytes
-    of_layer = shape.kept + settings.rank * shape.factors / (2 * shape.layers * max(shape.hidden, 1))
+    joined = settings.rank + (library.beside if library.joined else 0)
+    of_layer = shape.kept + joined * shape.factors / (2 * shape.layers * max(shape.hidden, 1))
     if library.scores:
         of_layer += 1.5 * shape.heads * work.longest
     kept = shape.layers * shape.hidden + 2 * of_layer if checkpointing else shape.layers * of_layer
     of_token = library.slack * number * (kept + of_layer), library.slack * number * of_layer
     activations, logits = max(_passes(work, library, max(cut[0], work.longest), of_token, shape.vocabulary), key=sum)
     quantised = shape.linear if library.four_bits else 0
+    own = 4 * (5 if settings.average_fraction else 4) * settings.rank
+    copies = number * joined / (shape.layers if checkpointing else 1) if joined > settings.rank else 0
     return Need(
         process=library.process_bytes + TEACHER_BYTES * work.held,
         weights=int((shape.floats - quantised) * number + quantised * 0.5625 + shape.packed_bytes),
-        adapter=4 * (5 if settings.average_fraction else 4) * settings.rank * shape.factors,
+        adapter=int((own + 4 * library.beside + copies) * shape.factors),
         activations=activations,
         logits=logits,
     )

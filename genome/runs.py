@@ -9,7 +9,7 @@ from typing import Any
 from genome.jobs import JobDirectory
 from genome.training import Event
 
-COUNTS = ("signals", "anchors", "validation", "cut", "left_out")
+COUNTS = ("signals", "anchors", "pairs", "validation", "cut", "left_out")
 """What a trainer says of its examples before its first step; docs/trainers.md has their meaning."""
 
 

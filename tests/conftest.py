@@ -87,7 +87,8 @@ def drop(home: Home) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def shipped_base() -> Path:
+def base_path() -> Path:
+    """The shipped base."""
     return SHIPPED_BASE
 
 

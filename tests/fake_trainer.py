@@ -41,6 +41,7 @@ def write_adapter(directory: Path) -> None:
 def main() -> int:
     mode, job, checkpoints = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     (checkpoints / "pid").write_text(str(os.getpid()))
+    (checkpoints / "environment").write_text(json.dumps(dict(os.environ)))
     say("progress", step=1, steps=2, loss=1.5, tokens_per_second=100.0, memory_mb=64.0)
     if mode == "waits":
         say("checkpoint", step=1, steps=2)
@@ -49,6 +50,9 @@ def main() -> int:
         return EXIT_STOPPED
     if mode == "fails":
         say("failed", reason="there is no memory left")
+        return 1
+    if mode == "runs out of memory":
+        say("failed", reason="the GPU has too little memory: lower the rank", out_of_memory=True)
         return 1
     if mode == "stops by itself":
         say("stopped", step=1, steps=2)

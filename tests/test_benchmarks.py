@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fixed import ROOT
+import pytest
+from fixed import ROOT, slow
 
 from benchmarks.intervals import Figure, interval
 from benchmarks.scoring import Score
@@ -77,22 +78,56 @@ def test_the_training_benchmark_prints_its_keys() -> None:
     assert found["job_wall_over_step_time"] > 1
 
 
-def test_the_retention_benchmark_prints_its_keys_and_goes_on_from_what_it_kept(tmp_path: Path) -> None:
-    """Real batches and jobs on the shipped base; a second run trains nothing again and gives the same figures."""
+@slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "key", ["mlx_over_mlx_lm_cli", "unsloth_over_unsloth_script", "serving_p99_over_idle", "provider_gap"]
+)
+def test_the_training_benchmark_compares_every_trainer(key: str) -> None:
+    """With mlx-lm's command, Unsloth's script, one another, and what serving feels of one: a whole batch, once."""
+    few = ("--models", "S", "--rounds", "1", "--examples", "16", "--epochs", "1")
+    found = keys("benchmarks.train", "--json", *few, "--only", key)
+    assert found.keys() == {key} and found[key] >= 0
+    assert key == "provider_gap" or found[key] > 0
+
+
+def little(place: Path) -> tuple[str, ...]:
+    """Options of the retention benchmark: the shipped base, and few of the shipped corrections as its real text."""
     shipped = material.shipped()
     for name, signals in (("git", shipped.lines[:24]), ("gh", shipped.held_out[:12]), ("base-heldout", shipped.skills)):
-        (tmp_path / f"{name}.jsonl").write_bytes(material.to_jsonl(signals))
+        (place / f"{name}.jsonl").write_bytes(material.to_jsonl(signals))
     few = ("--seeds", "1", "--git", "16", "--gh", "8", "--questions", "8", "--epochs", "0.5", "--anchors", "4")
-    wanted = ("--only", "retention", "--only", "retention_first_batch")
-    given = ("--base", str(material.SHIPPED_BASE), "--data", str(tmp_path), "--keep", str(tmp_path / "kept"))
-    first = keys("benchmarks.retention", "--json", *few, *wanted, *given)
+    return ("--base", str(material.SHIPPED_BASE), "--data", str(place), *few)
+
+
+def test_the_retention_benchmark_prints_its_keys_and_goes_on_from_what_it_kept(tmp_path: Path) -> None:
+    """Real batches and jobs on the shipped base; a second run trains nothing again and gives the same figures."""
+    wanted = ("--only", "retention", "--only", "retention_first_batch", "--keep", str(tmp_path / "kept"))
+    given = little(tmp_path)
+    first = keys("benchmarks.retention", "--json", *wanted, *given)
     assert first.keys() == {"retention", "retention_first_batch", "intervals"}
     low, high = first["intervals"]["retention"]
     assert low <= first["retention"] <= high
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("adapter_model.safetensors")}
     assert len(made) == 3  # git's, and git's and gh's where gh came second
-    assert keys("benchmarks.retention", "--json", *few, *wanted, *given) == first
+    assert keys("benchmarks.retention", "--json", *wanted, *given) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("adapter_model.safetensors")} == made
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_the_retention_benchmark_trains_every_arm(tmp_path: Path) -> None:
+    """Plain PEFT, one domain, two domains, shuffled answers: every key has its figure, and every arm its adapter."""
+    from benchmarks.retention import ARMS, FIGURES
+
+    found = keys("benchmarks.retention", "--json", "--keep", str(tmp_path / "kept"), *little(tmp_path))
+    assert found.keys() == {*FIGURES, "intervals"} and found["intervals"].keys() == FIGURES.keys()
+    for key in ("retention", "retention_stacked", "plain_retention", "gain_over_shuffled"):
+        low, high = found["intervals"][key]
+        assert low <= found[key] <= high
+    made = {path.relative_to(tmp_path / "kept" / "seed-0").parts[0].replace("-", "_")
+            for path in (tmp_path / "kept").rglob("adapter_model.safetensors")}  # fmt: skip
+    assert made == {*ARMS, "plain_git"} - {"base", "plain"}
 
 
 def test_the_retention_benchmark_says_what_it_lacks() -> None:

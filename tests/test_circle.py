@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fixed import ROOT
+from fixed import ROOT, slow
 
 from daemon import worker_client
 from daemon.demo import material, processes
@@ -179,9 +179,6 @@ def test_shuffled_answers_are_refused(tmp_path: Path) -> None:
     assert registry.history(home, material.PERSONA) == []
     assert [batch.signals for batch in batches.set_aside_batches(home, material.PERSONA, material.DOMAIN)] == [225]
     assert (report["failed_requests"], report["mixed_replies"]) == (0, 0)
-
-
-slow = pytest.mark.skipif(os.environ.get("GENOME_SLOW_TESTS") != "1", reason="takes minutes: `make test-slow` runs it")
 
 
 @slow

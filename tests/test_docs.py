@@ -264,3 +264,14 @@ def test_the_trainer_in_the_docs_has_what_the_contract_asks_for() -> None:
     wanted = {name for kind in Trainer.__mro__ for name in (*vars(kind), *getattr(kind, "__annotations__", {}))}
     example = page("trainers.md").partition("class MyTrainer")[2].partition("\n\n")[0]
     assert sorted(name for name in wanted if not name.startswith("_") and name not in example) == []
+
+
+def test_every_state_of_a_job_at_fireworks_is_described() -> None:
+    """docs/fireworks.md says of the states what they mean here: those with a model, those without, and no other."""
+    from daemon.trainers.fireworks import run
+
+    described = rows(page("fireworks.md").partition("| state of a job ")[2].partition("\n\n")[0])
+    states = {meaning: set(re.findall(r"[A-Z_]{2,}", named)) for named, meaning in described if named.startswith("`")}
+    assert states == {"there is a model: fetch it": run.TRAINED, "ended without one": run.OVER}
+    (others,) = (named for named, meaning in described if meaning.startswith("look again"))
+    assert not set(re.findall(r"[A-Z_]{2,}", others)) & (run.TRAINED | run.OVER)

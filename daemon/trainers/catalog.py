@@ -27,6 +27,8 @@ COMMAND = "command"
 """The name of a trainer that is a command line."""
 SETTINGS_VARIABLE = "GENOME_TRAINER_SETTINGS"
 """Environment variable in which a trainer finds its own section of genome.toml, as JSON."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables from which libraries take how many threads they compute with, when they are loaded."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ def environment(name: str, config: Config) -> dict[str, str]:
     """What a trainer is told besides its job: its section of genome.toml, as it is now. No section holds a secret."""
     section = TRAINERS[name].section if name in TRAINERS else ""
     return {SETTINGS_VARIABLE: getattr(config, section).model_dump_json()} if section else {}
+
+
+def threads(count: int) -> dict[str, str]:
+    """The environment in which a trainer's libraries compute with so many threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(count))
 
 
 def names() -> list[str]:

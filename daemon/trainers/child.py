@@ -1,4 +1,4 @@
-"""A trainer as a child process: its channel to the daemon, the request to stop, and how it makes room for serving."""
+"""A trainer as a child process: its channel to the daemon, the request to stop, and what it sets for its libraries."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from daemon.trainers.early_stop import Watch
     from daemon.trainers.examples import Examples
 
-NICENESS = 10
 SECONDS_BETWEEN_PROGRESS = 0.5
 SECONDS_BETWEEN_COMPARISONS = 5.0
 LOSS_DIGITS = 5
 """Of each loss in the list that an event carries."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+NO_MEMORY = ("out of memory", "allocate memory")
+"""What an error says that only its words tell: CUDA's own, and that of PyTorch's allocator on a CPU."""
+LESS_MEMORY = (
+    "Lower training.max_tokens or training.rank in genome.toml, take a smaller or a quantised base, or stop what else "
+    "takes memory"
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -77,8 +81,18 @@ def to_its_end(channel: Channel, work: Callable[[], int]) -> int:
     except Exception as error:
         traceback.print_exc()
         summary = (str(error).strip() or "no message").splitlines()[0]
-        channel.say("failed", reason=f"{type(error).__name__}: {summary}")
+        reason = f"{type(error).__name__}: {summary}"
+        if _is_out_of_memory(error):
+            channel.say("failed", reason=f"{reason}. {LESS_MEMORY}", out_of_memory=True)
+        else:
+            channel.say("failed", reason=reason)
     return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also a GPU's, of which each library has an error of its own; none is imported to know it by."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY))
 
 
 class Stop:
@@ -102,12 +116,14 @@ class Stop:
 
 
 class Progress:
-    """Says how far a run is, at most twice a second and always at its last step."""
+    """Says how far a run is, at most twice a second and always at its first step."""
 
     def __init__(self, channel: Channel, done: int, steps: int) -> None:
         self._channel, self._steps = channel, steps
         self._first = self._step = done
         self._tokens, self._losses = 0, list[float]()
+        self._newest: tuple[Lesson, Losses] | None = None
+        """The step that was made last, if nothing was said of it."""
         self._began = self._said = time.monotonic()
 
     def began(self, examples: Examples) -> None:
@@ -120,11 +136,17 @@ class Progress:
         self._step += 1
         self._tokens += lesson.tokens
         self._losses.append(losses.shown)
-        now = time.monotonic()
-        first = self._step == self._first + 1
-        if not first and now - self._said < SECONDS_BETWEEN_PROGRESS and self._step < self._steps:
+        self._newest = lesson, losses
+        if self._step == self._first + 1 or time.monotonic() - self._said >= SECONDS_BETWEEN_PROGRESS:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Says what was not said yet: to be called before what a run goes on from, or ends with."""
+        if self._newest is None:
             return
-        self._said, elapsed = now, max(now - self._began, 1e-6)
+        lesson, losses = self._newest
+        self._said = time.monotonic()
+        elapsed = max(self._said - self._began, 1e-6)
         self._channel.say(
             "progress",
             step=self._step,
@@ -139,6 +161,7 @@ class Progress:
             memory_mb=memory_mb(),
         )
         self._losses.clear()
+        self._newest = None
 
     def validated(self, watch: Watch) -> None:
         """Tells a measurement of the validation loss."""
@@ -175,13 +198,9 @@ def memory_mb() -> float:
     return round(highest / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def yield_to_serving(threads: int) -> None:
-    """Lowers this process's priority, sets its thread counts and bounds its kernels; libraries read these when they are
-    imported."""
-    with suppress(OSError):
-        os.nice(NICENESS)
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
+def before_importing() -> None:
+    """Sets for this process what libraries read when they are imported: how many kernels they keep, and that they ask
+    no hub. Priority and thread counts are given to every trainer by the runner."""
     blas.keep_few_kernels()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"  # the base is here; nothing is to be looked up

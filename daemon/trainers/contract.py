@@ -17,8 +17,8 @@ anchors' response tokens; all in nats.
 Where there are validation examples, the run ends with the weights whose mean cross-entropy on them was lowest;
 `early_stop` decides.
 
-This module knows no library. A trainer of ours names its package to `run`, which imports it once threads are set and
-calls its ``load(job)``; what that returns keeps to `Trainer`.
+This module knows no library but for its tokenizer. A trainer of ours names its package to `run`, which imports it once
+threads are set and calls its ``load(job)``; what that returns keeps to `Trainer`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Lesson:
     signals: list[Tokens]
     anchors: list[Tokens]
     learning_rate: float
-    average_decay: float = 0.0
-    """What the average of the weights keeps of itself after the step."""
+    average_decay: float | None = None
+    """What the average of the weights keeps of itself after the step. None: it is the newest weights."""
 
     @property
     def held(self) -> list[list[Tokens]]:
@@ -96,8 +96,8 @@ class Losses:
         return self.cross_entropy if self.cross_entropy or self.preference is None else self.preference
 
     @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.cross_entropy + (self.divergence or 0.0) + (self.preference or 0.0))
+    def total(self) -> float:
+        return self.cross_entropy + (self.divergence or 0.0) + (self.preference or 0.0)
 
 
 class Trainer(Measured, Protocol):
@@ -137,25 +137,29 @@ class Course:
 
     @property
     def over(self) -> bool:
-        """Whether all steps are made, or more would not help."""
-        return self.done == len(self) or self.watch.over(self.settings.patience)
+        """Whether all is done, or more would not help."""
+        return (self.done == len(self) and not self.validates) or self.watch.over(self.settings.patience)
 
     @property
     def validates(self) -> bool:
-        """Whether the validation loss is to be measured now."""
+        """Whether the validation loss is to be measured now, and was not."""
+        if not self.examples.validation or self.watch.step == self.done:
+            return False
         an_epoch = math.ceil(len(self.examples.signals) / self.settings.batch_size)
-        return bool(self.examples.validation) and early_stop.due(self.done, len(self), an_epoch)
+        return early_stop.due(self.done, len(self), an_epoch)
 
     def lesson(self, number: int) -> Lesson:
         """Of the step numbered from 0."""
         step = self._plan[number]
         signals = [self.examples.signals[index] for index in step.signals]
         anchors = [self.examples.anchors[index] for index in step.anchors]
-        decay = schedule.average_decay(len(self), self.settings)
-        return Lesson(signals, anchors, self.learning_rate(number), decay)
+        return Lesson(signals, anchors, self.learning_rate(number), self.average_decay(number))
 
     def learning_rate(self, number: int) -> float:
         return schedule.learning_rate(number, len(self), self.settings)
+
+    def average_decay(self, number: int) -> float | None:
+        return schedule.average_decay(number, len(self), self.settings)
 
     def remaining(self) -> Iterator[Lesson]:
         for number in range(self.done, len(self)):
@@ -166,14 +170,17 @@ class Course:
         self.step_seconds += time.monotonic() - self._began
         lesson = self.lesson(self.done)
         self.done += 1
-        if not losses.is_finite:
-            raise InvalidInput(
-                f"the loss is not finite at step {self.done}",
-                f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
-            )
+        self.check_finite("loss", losses.total)
         goes_on = self._made(lesson, losses) and not self.over
         self._began = time.monotonic()
         return goes_on
+
+    def check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise InvalidInput(
+                f"the {name} is not finite after step {self.done}",
+                f"Lower training.learning_rate in genome.toml (it is {self.settings.learning_rate:g})",
+            )
 
 
 def run(package: str, arguments: list[str] | None = None) -> int:
@@ -182,6 +189,10 @@ def run(package: str, arguments: list[str] | None = None) -> int:
     channel = child.Channel.open()
     stop = child.Stop(channel)
     return child.to_its_end(channel, _Run(package, paths.job, paths.checkpoints, channel, stop).to_the_end)
+
+
+class _Stopped(Exception):
+    """The run was told to stop in the middle of a measurement."""
 
 
 class _Run:
@@ -206,13 +217,17 @@ class _Run:
         self.progress = child.Progress(self.channel, self.course.done, len(self.course))
         self.progress.began(self.course.examples)
         self.stop.defer()
-        self.trainer.train(self.course)
+        if self.course.validates:  # the process before was stopped while it did
+            self._validate()
+        if not self.course.over:
+            self.trainer.train(self.course)
         if not self.course.over:
             if not self._must_stop():  # said to be stopped, it would be started again for ever
                 raise RuntimeError(f"{self.package} ended at step {self.course.done} of {len(self.course)}")
             self._checkpoint()
             self._say("stopped")
             return EXIT_STOPPED
+        self.progress.catch_up()
         if self.course.watch.best_step:
             files.move(self._best(), self.checkpoints / ADAPTER)
         else:
@@ -227,7 +242,7 @@ class _Run:
         self.examples_digest = xxhash.xxh3_64_hexdigest(self.directory.examples.read_bytes())
         tokenised.check(lines)
         base = bases.resolve(job.base)
-        child.yield_to_serving(job.settings.threads)
+        child.before_importing()
         with child.importing():
             self.trainer = import_module(self.package).load(job)
             tokenizer = _tokenizer(base)
@@ -251,9 +266,20 @@ class _Run:
         return True
 
     def _validate(self) -> None:
-        """Measures the validation loss, and keeps the adapter if it never was as low."""
-        course = self.course
-        loss = comparisons.loss(course.examples.validation, self.trainer, child.Comparing(self.channel).told)
+        """Measures the validation loss, and keeps the adapter if it never was as low. Told to stop meanwhile it leaves
+        that to the process that goes on."""
+        course, comparing = self.course, child.Comparing(self.channel)
+
+        def told(done: int, of: int) -> None:
+            comparing.told(done, of)
+            if self._must_stop():
+                raise _Stopped
+
+        try:
+            loss = comparisons.loss(course.examples.validation, self.trainer, told)
+        except _Stopped:
+            return
+        course.check_finite("validation loss", loss)
         course.watch = course.watch.after(course.done, loss)
         if course.watch.best_step == course.done:
             if self._best().exists():  # of a process that was killed after its last checkpoint
@@ -269,6 +295,7 @@ class _Run:
         return self.stop.requested or self.channel.closed
 
     def _checkpoint(self) -> None:
+        self.progress.catch_up()  # the steps before it are not made again
         newest = self.checkpoints / f"{CHECKPOINT}{self.course.done:08d}"
         if not newest.exists():
             with files.new_directory(newest) as aside:

@@ -7,7 +7,6 @@ measured; the state lies in each checkpoint, so a run that goes on decides as it
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 MOST_STEPS = 50
@@ -18,19 +17,21 @@ MOST_STEPS = 50
 class Watch:
     """What was measured so far."""
 
+    step: int = 0
+    """Steps that had been made at the newest measurement."""
     loss: float | None = None
-    """The newest, in nats a token."""
+    """Of the newest, in nats a token."""
     best: float | None = None
     best_step: int = 0
-    """Steps that had been made when it was measured."""
+    """Steps that had been made when that was measured."""
     since_best: int = 0
     """Measurements that were no better."""
 
     def after(self, step: int, loss: float) -> Watch:
-        """With one measurement more, made after ``step`` steps. One that is not finite is never the best."""
-        if math.isfinite(loss) and (self.best is None or loss < self.best):
-            return Watch(loss, loss, step, 0)
-        return replace(self, loss=loss, since_best=self.since_best + 1)
+        """With one measurement more, made after ``step`` steps."""
+        if self.best is None or loss < self.best:
+            return Watch(step, loss, loss, step)
+        return replace(self, step=step, loss=loss, since_best=self.since_best + 1)
 
     def over(self, patience: int) -> bool:
         """Whether ``patience`` measurements in a row were no better than the best. 0: never."""

@@ -105,9 +105,9 @@ def prepare(
     """Tokenises ``examples`` with a Hugging Face tokenizer.
 
     ``stops``: tokens that end a turn; a response that ends in none gets the tokenizer's own. One longer than
-    ``max_tokens`` loses the beginning of its prompt, never its response, and a wrong answer that is too long its end.
-    ``objective`` says what a wrong answer is taken for: with sft for nothing, with sft+dpo for the worse of a pair, with
-    dpo for that alone.
+    ``max_tokens`` loses the beginning of its prompt, never its response; too long a wrong answer loses its end.
+    ``objective`` says what a wrong answer is taken for: with sft for nothing, with sft+dpo for the worse of a pair,
+    with dpo for that alone.
     """
     signals: list[Tokens] = []
     anchors: list[Tokens] = []

@@ -61,6 +61,8 @@ def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (lowest + (1 - lowest) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def average_decay(total: int, settings: TrainingSettings) -> float:
-    """What an average of the weights keeps of itself at each step. 0: it is the newest weights."""
-    return max(0.0, 1 - 1 / (settings.average_fraction * total)) if settings.average_fraction else 0.0
+def average_decay(step: int, total: int, settings: TrainingSettings) -> float | None:
+    """What an average of the weights keeps of itself after the step numbered from 0: the mean of all steps, until these
+    are as many as it looks back over. None: it looks back over none, and is the newest weights."""
+    window = settings.average_fraction * total
+    return 1 - 1 / min(step + 1, window) if window > 1 else None

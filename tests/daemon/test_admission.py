@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,15 @@ from daemon.admission import Admission, Granted, Short
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.free_memory import Memory
-from daemon.runner import Runner
-from genome import batches, files, jobs
+from daemon.runner import Runner, TrainerFailed
+from genome import batches, files, jobs, memory
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.jobs import JobDirectory
 from genome.layout import Home
 from genome.lines import from_signal
-from genome.memory import MIB
-from genome.training import Event, Example, Job, TrainingSettings
+from genome.memory import MIB, Room
+from genome.training import Beside, Event, Example, Job, TrainingSettings
 
 FLOOR = 100
 CONFIG = Config.model_validate(
@@ -241,13 +243,14 @@ async def test_the_job_that_began_last_makes_room_first(home: Home, signal: Call
 
 
 async def test_a_job_that_was_stopped_may_always_go_on_some_day(home: Home, signal: Callable[..., Any]) -> None:
-    """However often it was, it never waits for more than the machine could have."""
+    """However often it was, it never waits for more than the machine could have, nor for passes smaller than any."""
     ordered = order(home, signal)
     _, least = most_and_least(ordered)
     machine = Machine(least + 20, total=least + 20)
     admission = Admission(CONFIG.training, machine.read)
     for _ in range(9):
-        admission.ended(ordered.id, for_memory=True)
+        assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+        admission.ended(ordered.id, for_memory=True, ran_out=True)
     assert isinstance(admission.admit(ordered, ordered.job()), Granted)
 
 
@@ -256,9 +259,9 @@ async def test_the_loop_goes_on_while_a_job_is_struck_off(home: Home, signal: Ca
     turns: list[str] = []
 
     class Watched(Admission):
-        def ended(self, job: str, for_memory: bool = False) -> None:
+        def ended(self, job: str, for_memory: bool = False, ran_out: bool = False) -> None:
             anyio.from_thread.run_sync(turns.append, job)
-            super().ended(job, for_memory)
+            super().ended(job, for_memory, ran_out)
 
     first, second = order(home, signal, 1), order(home, signal, 2, "gh")
     admission = Watched(CONFIG.training, Machine(1 << 19).read)
@@ -304,6 +307,66 @@ async def test_a_trainer_killed_by_the_kernel_asks_for_more(home: Home, signal: 
     assert run.admission is not None and run.admission.stops == {ordered.id: 1}
 
 
+@pytest.mark.parametrize(("mode", "trainer"), [
+    ("runs out of memory", "torch"), ("crashes", "torch"), ("runs out of memory", "command"),
+])  # fmt: skip
+async def test_what_ran_out_of_memory_is_not_started_again_as_it_was(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str, trainer: str
+) -> None:
+    """Of a GPU's likewise, where a trainer says so: it took more than was reckoned, whatever was free."""
+    ordered = order(home, signal)
+    (ordered.path / "job.json").write_bytes(ordered.job().model_copy(update={"trainer": trainer}).to_bytes())
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: trainer == "torch")
+    run = runner(home, Machine(1 << 19, gpu_free=1 << 19 if trainer == "torch" else None), mode)
+    run.config = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"max_starts": 3})})
+    for _ in range(2):
+        with pytest.raises(TrainerFailed):
+            await run.step()
+    await run.step()
+    ended = jobs.find(home, ordered.id)
+    started = [event.model_dump() for event in ended.events() if event.event == "started"]
+    sizes = [event["pass_tokens"] for event in started]
+    assert sizes[0] == 4096 and sizes == sorted(set(sizes), reverse=True)
+    for need in ("memory_need_mb", "gpu_need_mb")[trainer == "torch" :]:
+        needs = [event[need] for event in started if need in event]
+        assert needs == sorted(set(needs), reverse=True)
+    assert run.admission is not None and run.admission.stops == {ordered.id: 3}
+    result = ended.result()
+    assert result is not None and result.reason is not None
+    if mode != "crashes":
+        assert result.reason.endswith("the GPU has too little memory: lower the rank")
+
+
+async def test_a_failure_of_another_kind_asks_for_no_memory(home: Home, signal: Callable[..., Any]) -> None:
+    """Whatever its reason says."""
+    ordered = order(home, signal)
+    run = runner(home, Machine(1 << 19), "fails")
+    await run.step()
+    assert jobs.find(home, ordered.id).state() == "failed"
+    assert run.admission is not None and run.admission.stops == {}
+
+
+async def test_more_of_a_gpu_is_asked_for_where_the_host_has_no_more(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a stop for memory each of the two must have a quarter more, as far as it ever could."""
+    ordered = order(home, signal)
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: True)
+    roomy = Admission(CONFIG.training, Machine(1 << 19, gpu_free=1 << 19).read)
+    granted = roomy.admit(ordered, ordered.job())
+    assert isinstance(granted, Granted)
+    host = FLOOR + granted.facts["memory_need_mb"]
+    on_gpu = Machine(host, total=host, gpu_free=FLOOR)
+    admission = Admission(CONFIG.training, lambda gpu: replace(on_gpu.read(gpu), gpu_total=1 << 40))
+    least = admission.admit(ordered, ordered.job())
+    admission.ended(ordered.id, ran_out=True)
+    more = admission.admit(ordered, ordered.job())
+    assert isinstance(least, Short) and isinstance(more, Short) and "on the GPU" in more.reason
+    assert abs((more.need_mb - FLOOR) - 1.25 * (least.need_mb - FLOOR)) <= 2
+    on_gpu.gpu_free = more.need_mb
+    assert isinstance(admission.admit(ordered, ordered.job()), Granted)
+
+
 async def test_the_memory_of_a_gpu_counts_where_it_is_used(
     home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +405,73 @@ async def test_half_precision_is_reckoned_where_torch_computes_in_it(
     processor.write_text("flags : amx_bf16")
     assert [weight_bytes("torch", dtype) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
     assert [weight_bytes("unsloth", dtype) for dtype in ("auto", "bfloat16")] == [4, 2]
+    monkeypatch.setattr(footprints.sys, "platform", "darwin")
+    monkeypatch.setattr(footprints.platform, "machine", lambda: "arm64")
+    assert [weight_bytes("mlx", dtype) for dtype in ("auto", "bfloat16", "float32")] == [2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "capability", "expected"),
+    [
+        ("torch", "9.0", {"auto": 2, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("torch", "7.5", {"auto": 4, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("torch", "[N/A]", {"auto": 4, "bfloat16": 2, "float32": 4, "auto of a base in float32": 4}),
+        ("unsloth", "7.5", {"auto": 2, "bfloat16": 2, "float32": 4, "auto of a base in float32": 2}),
+    ],
+)
+async def test_a_base_on_a_gpu_is_reckoned_in_what_it_is_computed_in(
+    home: Home, signal: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, trainer: str, capability: str,
+    expected: dict[str, int],
+) -> None:  # fmt: skip
+    """torch computes in bfloat16 where the GPU that CUDA puts first does; Unsloth in 16 bits unless told not to."""
+    ordered = order(home, signal)
+    programs = home.root / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = --id=1 ] && echo "{capability}"\n')
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    monkeypatch.setattr(footprints, "uses_gpu", lambda trainer: True)
+    monkeypatch.setattr(footprints, "packs", lambda trainer: False)
+    single = home.root / "single"
+    shutil.copytree(SHIPPED_BASE, single)
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
+    weights = memory.shape(SHIPPED_BASE).floats
+    for name, number in expected.items():
+        dtype, _, other = name.partition(" ")
+        settings = ordered.job().settings.model_copy(update={"dtype": dtype})
+        changes = {"id": name, "trainer": trainer, "settings": settings} | ({"base": str(single)} if other else {})
+        admission = Admission(CONFIG.training, Machine(1 << 19, gpu_free=1 << 19).read)
+        assert isinstance(admission.admit(ordered, ordered.job().model_copy(update=changes)), Granted)
+        case = admission.cases[name]
+        assert case is not None and case.library.number_bytes == number, name
+        assert case.plan(Room(1 << 50, 1 << 50)).need.weights == number * weights
+
+
+@pytest.mark.parametrize(("trainer", "ranks"), [("torch", 8 + 24), ("mlx", 8 + 24), ("unsloth", 0)])
+async def test_adapters_beside_are_reckoned_where_they_are_applied(
+    home: Home, signal: Callable[..., Any], trainer: str, ranks: int
+) -> None:
+    """Each with its own rank; Unsloth applies none."""
+    ordered = order(home, signal)
+    paths = []
+    for rank in (8, 24):
+        paths.append(home.root / f"beside-{rank}")
+        paths[-1].mkdir()
+        (paths[-1] / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
+    alone = ordered.job().model_copy(update={"trainer": trainer})
+    beside = tuple(Beside(adapter=path.name, path=str(path)) for path in paths)
+    needs = []
+    for job in (alone, alone.model_copy(update={"id": "beside", "beside": beside})):
+        admission = Admission(CONFIG.training, Machine(1 << 19).read)
+        assert isinstance(admission.admit(ordered, job), Granted)
+        case = admission.cases[job.id]
+        assert case is not None
+        needs.append(case.plan(Room(1 << 50)).need.adapter)
+    number = footprints.library(alone, gpu=False).number_bytes
+    copies = number * (ranks + alone.settings.rank) if trainer == "torch" else 0
+    assert needs[1] - needs[0] == (4 * ranks + copies) * memory.shape(SHIPPED_BASE).factors
 
 
 async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:

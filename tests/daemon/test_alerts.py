@@ -434,9 +434,9 @@ def test_the_journal_is_used_where_it_is(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def genome(home: Home, shipped_base: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+def genome(home: Home, base_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
     """Runs a verb in this home; (exit code, standard output)."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
 
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(cli.app, [*arguments, "--home", str(home.root)])
@@ -484,9 +484,9 @@ def test_every_sink_can_be_tried(home: Home, genome: Callable[..., Any], receive
 # The daemon
 
 
-def test_a_killed_daemon_still_owes(home: Home, shipped_base: Path, receiver: Receiver) -> None:
+def test_a_killed_daemon_still_owes(home: Home, base_path: Path, receiver: Receiver) -> None:
     """kill -9 while a message waits for its answer: the next daemon sends it with the same id, and then what is new."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     text = f'{home.config.read_text()}\n[alerts]\njournal = "off"\nwebhook_url = "{receiver.url}"\n'
     home.config.write_text(f"{text}patience_seconds = 0.0\nsettle_minutes = 0.0\n")
     receiver.free.clear()
@@ -512,10 +512,10 @@ def test_a_killed_daemon_still_owes(home: Home, shipped_base: Path, receiver: Re
 
 
 async def test_what_is_told_while_the_loops_end_is_kept(
-    home: Home, shipped_base: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, base_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that is asked to stop before its alerts had their turn writes them last of all."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
 
     async def stops(loop: loops.Alerts) -> None:
         assert [event.name for event in loop.heard] == ["started"]
@@ -524,7 +524,7 @@ async def test_what_is_told_while_the_loops_end_is_kept(
 
     monkeypatch.setattr(loops.Alerts, "step", stops)
     with anyio.fail_after(60):
-        await supervisor.serve(home, Config.model_validate({"base": str(shipped_base)}))
+        await supervisor.serve(home, Config.model_validate({"base": str(base_path)}))
     assert [entry.alert.condition for entry in alerts.read(home).conditions] == ["worker"]
 
 

@@ -26,9 +26,9 @@ from genome.lines import from_signal
 
 
 @pytest.fixture
-def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
+def filled(home: Home, base_path: Path, signal: Callable[..., Any]) -> Home:
     """A home with thirty signals waiting, as a daemon leaves it that was stopped."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     into = Buffer(home, Intake())
     into.accept([from_signal(signal(i)) for i in range(30)], time.time())
     into.flush()
@@ -57,11 +57,11 @@ def test_every_error_has_an_exit_code() -> None:
     assert domain and all(exit_code(kind("x")) != EXIT_UNEXPECTED for kind in domain)
 
 
-def test_init_makes_a_home_to_drop_into(genome: Callable[..., Any], home: Home, shipped_base: Path) -> None:
+def test_init_makes_a_home_to_drop_into(genome: Callable[..., Any], home: Home, base_path: Path) -> None:
     """And says what comes next."""
-    code, out, _ = genome("init", "--base", str(shipped_base))
+    code, out, _ = genome("init", "--base", str(base_path))
     assert code == 0 and "genome run" in out and str(home.inbox) in out
-    code, _, error = genome("init", "--base", str(shipped_base))
+    code, _, error = genome("init", "--base", str(base_path))
     assert code == 5 and "exists already" in error
 
 
@@ -99,10 +99,10 @@ def test_flush_seals_what_waits(genome: Callable[..., Any], filled: Home) -> Non
 
 
 def test_too_few_to_judge_by_are_not_sealed(
-    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Any
+    genome: Callable[..., Any], home: Home, base_path: Path, signal: Any
 ) -> None:
     """A batch that no gate could judge would be lost on training: its signals wait for more."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(5)], time.time())
     code, _, error = genome("buffer", "flush", "--persona", "helper", "--domain", "git")
     assert code == 5 and "27 different questions" in error
@@ -187,10 +187,10 @@ def test_refused_lines_are_tried_again(genome: Callable[..., Any], filled: Home,
 
 
 def test_prune_says_what_it_would_do_and_does_it(
-    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Any, drop: Any, monkeypatch: Any
+    genome: Callable[..., Any], home: Home, base_path: Path, signal: Any, drop: Any, monkeypatch: Any
 ) -> None:
     """--dry-run touches nothing; what it named is then done, once, and the home is whole."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     whole_home.make(home, signal, drop, monkeypatch)
     code, out, _ = genome("prune", "--dry-run", "--json")
     would = json.loads(out)["acts"]

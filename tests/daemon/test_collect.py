@@ -29,9 +29,9 @@ def chat(turns: list[tuple[str, str]]) -> str:
 
 
 @pytest.fixture
-def collect(home: Home, shipped_base: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def collect(home: Home, base_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs `genome collect …` in a home; (exit code, standard output, standard error)."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["genome", "collect", *arguments, *FOR, "--home", str(home.root)])

@@ -39,14 +39,14 @@ def configured(base: Path, *command: str) -> Config:
 
 
 @pytest.fixture
-def ordered(home: Home, signal: Callable[..., Any], shipped_base: Path) -> Callable[[Config], JobDirectory]:
+def ordered(home: Home, signal: Callable[..., Any], base_path: Path) -> Callable[[Config], JobDirectory]:
     """Orders the job of ten signals, as the planner does."""
 
     def order(config: Config) -> JobDirectory:
         Buffer(home, Intake()).accept([from_signal(signal(number)) for number in range(10)], NOW)
         batch = batches.form(home, "helper", "git", "test", NOW, batches.HeldOutPolicy(0.3, 150))
         assert batch is not None
-        job = orders.order(home, config, batch, shipped_base, bases.fingerprint(shipped_base))
+        job = orders.order(home, config, batch, base_path, bases.fingerprint(base_path))
         return JobDirectory(home.active_jobs / job.id)
 
     return order
@@ -59,13 +59,13 @@ async def composed(home: Home, config: Config) -> Runner:
 
 
 async def test_the_program_in_the_docs_is_a_trainer(
-    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, shipped_base: Path
+    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, base_path: Path
 ) -> None:
     """Short, and importing nothing of ours; its progress is recorded, and its adapter installed as a candidate."""
     text = shown.read_text()
     assert len([line for line in text.splitlines() if line]) <= 20
     assert not re.search(r"^(import|from) .*\b(genome|daemon)\b", text, re.MULTILINE)
-    config = configured(shipped_base, sys.executable, str(shown))
+    config = configured(base_path, sys.executable, str(shown))
     job = ordered(config)
     await (await composed(home, config)).step()
     assert job.state() == "judging", job.log.read_text()
@@ -76,11 +76,11 @@ async def test_the_program_in_the_docs_is_a_trainer(
 
 
 def test_the_program_in_the_docs_can_be_started_again(
-    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, shipped_base: Path
+    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, base_path: Path
 ) -> None:
     """Also where it finished and the daemon died before it heard: the adapter that is there stays."""
     command = [sys.executable, str(shown)]
-    job = ordered(configured(shipped_base, *command))
+    job = ordered(configured(base_path, *command))
     checkpoints = home.checkpoints(job.id)
     checkpoints.mkdir(parents=True)
     subprocess.run([*command, str(job.path), str(checkpoints)], check=True, capture_output=True)
@@ -90,13 +90,13 @@ def test_the_program_in_the_docs_can_be_started_again(
 
 
 async def test_a_command_gets_its_arguments_as_they_are(
-    home: Home, ordered: Callable[[Config], JobDirectory], shipped_base: Path, tmp_path: Path
+    home: Home, ordered: Callable[[Config], JobDirectory], base_path: Path, tmp_path: Path
 ) -> None:
     """No shell takes them apart; the two directories come last; its words and its status are the failure."""
     program = tmp_path / "fails"
     program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit(repr(sys.argv[1:]))\n")
     program.chmod(0o700)
-    config = configured(shipped_base, str(program), "two words; $HOME")
+    config = configured(base_path, str(program), "two words; $HOME")
     job = ordered(config)
     await (await composed(home, config)).step()
     result = JobDirectory(home.completed_jobs / job.id).result()
@@ -105,12 +105,12 @@ async def test_a_command_gets_its_arguments_as_they_are(
 
 
 async def test_a_program_that_vanished_costs_the_job_nothing(
-    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, shipped_base: Path
+    home: Home, ordered: Callable[[Config], JobDirectory], shown: Path, base_path: Path
 ) -> None:
     """The runner says what is missing and where it stands in genome.toml; once it is back, the job trains."""
     shown.write_text(f"#!{sys.executable}\n{shown.read_text()}")
     shown.chmod(0o700)
-    config = configured(shipped_base, str(shown))
+    config = configured(base_path, str(shown))
     job = ordered(config)
     run = await composed(home, config)
     shown.chmod(0o600)
@@ -124,8 +124,8 @@ async def test_a_program_that_vanished_costs_the_job_nothing(
 
 
 async def test_a_job_is_not_ordered_for_a_program_that_is_not_there(
-    home: Home, ordered: Callable[[Config], JobDirectory], shipped_base: Path
+    home: Home, ordered: Callable[[Config], JobDirectory], base_path: Path
 ) -> None:
     """Whoever orders it hears why."""
     with pytest.raises(InvalidConfig, match="is not there"):
-        ordered(configured(shipped_base, "/nowhere/mine"))
+        ordered(configured(base_path, "/nowhere/mine"))

@@ -37,10 +37,10 @@ cron = "0 3 * * *"
 
 
 @pytest.fixture
-def filled(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> Home:
+def filled(home: Home, base_path: Path, signal: Callable[..., Any]) -> Home:
     """Thirty signals wait, half of them silver."""
-    config.init(home, str(shipped_base))
-    home.config.write_text(f"base = '{shipped_base}'\n{SETTINGS}")
+    config.init(home, str(base_path))
+    home.config.write_text(f"base = '{base_path}'\n{SETTINGS}")
     sources = ("human", "ai")
     Buffer(home, Intake()).accept([from_signal(signal(i, source=sources[i % 2])) for i in range(30)], NIGHT)
     return home

@@ -140,12 +140,12 @@ def test_nobody_waits_for_what_does_not_run(home: Home) -> None:
 
 @pytest.mark.parametrize(("promote", "code"), [(True, 0), (False, 9)])
 def test_the_exit_code_says_how_it_ended(
-    home: Home, shipped_base: Path, signal: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, promote: bool, code: int
+    home: Home, base_path: Path, signal: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, promote: bool, code: int
 ) -> None:
     """0 promoted, 9 refused; the answer is one object. Where no daemon runs, that is said at once."""
     from daemon import cli
 
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     Buffer(home, Intake()).accept([from_signal(signal(i)) for i in range(30)], 1_763_600_000.0)
 
     def ends(_seconds: float) -> None:

@@ -17,13 +17,15 @@ from fixed import NOW
 from daemon import orders, planner
 from daemon.events import Alarm, Announcer
 from daemon.planner import Planner
-from genome import batches, trigger_facts
+from genome import batches, jobs, trigger_facts
+from genome.batches import Batch
 from genome.buffer import Buffer
 from genome.config import Config
-from genome.errors import NotFound
+from genome.errors import InvalidAdapter, NotFound
 from genome.feedback import SATISFACTION, Sample
 from genome.layout import Home
 from genome.lines import from_signal
+from genome.training import Job
 
 CONFIG = Config.model_validate(
     {"base": "base", "triggers": {"threshold": {"min_examples": 5}}, "gate": {"anchors": 0, "min_held_out": 2},
@@ -129,6 +131,26 @@ async def test_it_sleeps_until_exactly_the_next_time(home: Home, clock: Clock, w
         "29 01:30", "30 01:00", "31 00:30", "01 00:30", "02 00:30"
     ]  # fmt: skip
     assert len(formed) == 5
+
+
+async def test_a_batch_that_no_job_can_be_ordered_for_holds_up_no_other(
+    home: Home, clock: Clock, wait: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one persona serves what was made for another base; the error is told when the others have theirs."""
+    ordered = orders.order
+
+    def order(home: Home, config: Config, batch: Batch, *base: Any) -> Job:
+        if batch.domain == "git":
+            raise InvalidAdapter("made for another base")
+        return ordered(home, config, batch, *base)
+
+    monkeypatch.setattr(orders, "order", order)
+    for domain in ("git", "svn"):
+        wait(domain=domain)
+    loop = planner_of(home, clock, {"threshold": {"min_examples": 10}})
+    with pytest.raises(InvalidAdapter, match="another base"):
+        await loop.step()
+    assert [directory.job().domain for directory in jobs.active(home)] == ["svn"]
 
 
 async def test_killed_before_it_remembers_it_forms_nothing_twice(

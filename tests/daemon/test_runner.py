@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,7 +22,7 @@ from daemon import actions, orders, planner, process, supervisor
 from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.runner import MOST_GARBAGE_TOLD, Runner, TrainerFailed
-from genome import adapters, batches, files, fsck, jobs, lora
+from genome import adapters, bases, batches, files, fsck, jobs, lora
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.errors import Conflict, DiskFull, InvalidAdapter
@@ -35,6 +36,13 @@ CONFIG = Config.model_validate(
     {"base": "base", "training": {"max_starts": 2, "trainer": "command", "command": [sys.executable]}}
 )
 FAKE = ROOT / "tests" / "fake_trainer.py"
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that jobs here name is there."""
+    monkeypatch.setattr(bases, "resolve", Path)
+    monkeypatch.setattr(bases, "fingerprint", lambda path: {"base": "f" * 64}.get(str(path), "e" * 64))
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ async def test_a_crash_after_the_install_makes_no_second_candidate(home: Home, o
     ],
 )
 async def test_a_failing_trainer_is_started_again_then_given_up(
-    home: Home, ordered: JobDirectory, mode: str, reason: str
+    home: Home, ordered: JobDirectory, base: None, mode: str, reason: str
 ) -> None:
     """The reason is kept with the job, the batch stays queued, and `training start --job` tries again."""
     run = runner(home, mode)
@@ -262,6 +270,22 @@ async def test_what_was_measured_is_kept_with_the_adapter(home: Home, ordered: J
     assert 0 < kept["train_seconds"] < 60
 
 
+async def test_learning_yields_to_serving(home: Home, ordered: JobDirectory) -> None:
+    """Promise 9: a trainer, also one that is not ours, is niced by 10 and told how many threads it has."""
+    job = ordered.job()
+    job.model_copy(update={"settings": job.settings.model_copy(update={"threads": 3})}).write(ordered.path / "job.json")
+    run, checkpoints = runner(home, "waits"), home.checkpoints(job.id)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.step)
+        await until_told(run, "training_checkpoint")
+        pid = int((checkpoints / "pid").read_text())
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+        group.cancel_scope.cancel()
+    told = json.loads((checkpoints / "environment").read_text())
+    assert {told[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                                    "VECLIB_MAXIMUM_THREADS")} == {"3"}  # fmt: skip
+
+
 async def test_a_held_job_stops_at_a_checkpoint_and_goes_on_when_released(home: Home, ordered: JobDirectory) -> None:
     """`training stop` sends TERM, waits for the checkpoint, and does not count as a failed start."""
     run = runner(home, "waits")
@@ -344,7 +368,9 @@ async def test_a_job_given_up_by_a_killed_daemon_blocks_nothing(home: Home, orde
     assert jobs.active(home) == [] and [done.state() for done in jobs.completed(home)] == ["failed"]
 
 
-async def test_a_failed_job_is_ordered_again_with_todays_settings(home: Home, ordered: JobDirectory) -> None:
+async def test_a_failed_job_is_ordered_again_with_todays_settings(
+    home: Home, ordered: JobDirectory, base: None
+) -> None:
     """What its failure said to lower is lowered: the batch gets another job, and what the old one had learned goes."""
     Result(reason="no memory", train_seconds=7.0).write(ordered.result_file)
     failed = jobs.complete(home, ordered)
@@ -363,7 +389,7 @@ async def test_a_failed_job_is_ordered_again_with_todays_settings(home: Home, or
 
 
 async def test_a_failed_job_whose_settings_are_todays_goes_on_from_its_checkpoint(
-    home: Home, ordered: JobDirectory
+    home: Home, ordered: JobDirectory, base: None
 ) -> None:
     """Also a later attempt, whose settings are those of its rung; and one whose batch waits no more, as it is."""
     Result(reason="no memory").write(ordered.result_file)
@@ -373,9 +399,12 @@ async def test_a_failed_job_whose_settings_are_todays_goes_on_from_its_checkpoin
     assert (home.checkpoints(failed.id) / "step-1").exists() and ordered.state() == "waiting"
     halved = ordered.job().settings.model_copy(update={"learning_rate": ordered.job().settings.learning_rate / 2})
     later = ordered.job().model_copy(update={"attempt": 2, "settings": halved})
-    assert orders.is_current(CONFIG, later)
-    for other in ({"trainer": "torch"}, {"attempt": 1}, {"copy_of": "base", "base": "copy"}):
-        assert not orders.is_current(CONFIG, later.model_copy(update=other))
+    today = Path("base"), "f" * 64
+    assert orders.is_current(CONFIG, later, *today)
+    others = ({"trainer": "torch"}, {"attempt": 1}, {"copy_of": "base", "base": "copy"}, {"base": "moved"},
+              {"base_fingerprint": "e" * 64})  # fmt: skip
+    for other in others:
+        assert not orders.is_current(CONFIG, later.model_copy(update=other), *today)
     ordered.job().model_copy(update={"batch": "batch-2025-11-20-009"}).write(ordered.path / "job.json")
     Result(reason="no memory").write(ordered.result_file)
     other_rank = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rank": 8})})

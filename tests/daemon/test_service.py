@@ -77,8 +77,8 @@ class Daemon:
 
 
 @pytest.fixture
-def start(home: Home, shipped_base: Path) -> Iterator[Callable[[], Daemon]]:
-    config.init(home, str(shipped_base))
+def start(home: Home, base_path: Path) -> Iterator[Callable[[], Daemon]]:
+    config.init(home, str(base_path))
     started: list[Daemon] = []
 
     def one() -> Daemon:

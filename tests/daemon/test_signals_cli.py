@@ -23,10 +23,10 @@ from genome.layout import Home
 
 
 @pytest.fixture
-def trained(home: Home, signal: Callable[..., Any], shipped_base: Path) -> TrainedHome:
+def trained(home: Home, signal: Callable[..., Any], base_path: Path) -> TrainedHome:
     """Two versions, the second of which serves."""
     made = TrainedHome(home)
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     for turn in range(2):
         made.turn([signal(100 * turn + i, id=f"signal-{turn}-{i:03d}") for i in range(10)])
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from genome.training import Event
 EVENTS = [
     Event(event="started", time=1000.0),
     Event(event="progress", time=1001.0, step=0, steps=90, memory_mb=400.0,
-          **{"signals": 20, "anchors": 300, "validation": 0, "cut": 2, "left_out": 1}),
+          **{"signals": 20, "anchors": 300, "pairs": 7, "validation": 0, "cut": 2, "left_out": 1}),
     Event(event="progress", time=1005.0, step=40, steps=90, loss=2.0, losses=[4.0 - i / 20 for i in range(40)],
           tokens_per_second=1810.0, eta_seconds=75.0, memory_mb=560.0),
     Event(event="progress", time=1005.5, step=40, steps=90, validation_loss=2.5, best_validation_loss=2.5,
@@ -31,9 +32,9 @@ EVENTS = [
 
 
 @pytest.fixture
-def directory(home: Home, shipped_base: Path, signal: Callable[..., Any]) -> JobDirectory:
+def directory(home: Home, base_path: Path, signal: Callable[..., Any]) -> JobDirectory:
     """A job that trains, with what its trainer said."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     trained = TrainedHome(home)
     made = trained.order(trained.batch([signal(i) for i in range(30)]))
     for event in EVENTS:
@@ -49,9 +50,10 @@ def test_all_that_is_known_of_a_training_is_shown(
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = genome("training", "show", directory.id)
     assert code == 0 and max(map(len, out.splitlines())) <= 80
-    for words in (f"{directory.id} of batch-", "rank 64", "signals 20, anchors 300, validation 0, cut 2, left out 1",
-                  "stopped", "40 of 90; the weights after step 40 were kept", "1,810", "560 MiB", "0:00:06",
-                  "loss, by step 1 to 40", "4.000 ┤█", "validation loss, by step 40 to 40"):  # fmt: skip
+    assert "examples signals 20, anchors 300, pairs 7, validation 0, cut 2, left out 1" in " ".join(out.split())
+    for words in (f"{directory.id} of batch-", "rank 64", "stopped", "40 of 90; the weights after step 40 were kept",
+                  "1,810", "560 MiB", "0:00:06", "loss, by step 1 to 40", "4.000 ┤█",
+                  "validation loss, by step 40 to 40"):  # fmt: skip
         assert words in out, words
 
 
@@ -68,10 +70,10 @@ def test_a_program_gets_the_loss_of_every_step(genome: Callable[..., Any], home:
 
 
 def test_a_job_that_never_ran_is_shown_too(
-    genome: Callable[..., Any], home: Home, shipped_base: Path, signal: Callable[..., Any]
+    genome: Callable[..., Any], home: Home, base_path: Path, signal: Callable[..., Any]
 ) -> None:
     """Its settings, and nothing that is not known."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     trained = TrainedHome(home)
     made = trained.order(trained.batch([signal(i) for i in range(30)]))
     code, out, _ = genome("training", "show", made.id)
@@ -91,6 +93,25 @@ def test_the_bar_has_every_fact_in_eighty_columns(
     assert shown and max(map(len, shown)) <= 80
     for words in (directory.id, "━━", "loss 2.000", "1810 tok/s", "560 MiB", "0:01:15"):
         assert words in shown[-1], words
+
+
+def test_a_training_is_watched_to_its_end(
+    genome: Callable[..., Any], home: Home, directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status --watch` looks again until the job neither waits nor trains, and answers what became of it; without an
+    id it is the newest."""
+    rests: list[float] = []
+
+    def trains_on(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 2:
+            TrainedHome(home).train(directory)
+
+    monkeypatch.setattr(following, "to_the_end_of_training", partial(following.to_the_end_of_training, rest=trains_on))
+    code, out, err = genome("training", "status", "--watch", "--json")
+    assert (code, len(rests)) == (0, 2) and f"{directory.id} 40/90" in err
+    assert [found["state"] for found in json.loads(out)] == ["judging"]
+    assert genome("training", "status", directory.id, "--watch", "--json")[:2] == (0, out) and len(rests) == 2
 
 
 def test_a_client_is_told_the_same(directory: JobDirectory) -> None:

@@ -14,20 +14,20 @@ from genome.layout import Home
 from genome.trigger_settings import QualityDrop, Scheduled, Threshold
 
 
-def test_a_new_home_spells_out_every_default(home: Home, shipped_base: Path) -> None:
+def test_a_new_home_spells_out_every_default(home: Home, base_path: Path) -> None:
     """Uncommenting the whole template changes nothing."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     text = "\n".join(line.removeprefix("# ") for line in home.config.read_text().splitlines()[1:])
     spelled_out = tomllib.loads(text)
-    assert Config.model_validate(spelled_out) == config.load(home) == Config(base=str(shipped_base))
+    assert Config.model_validate(spelled_out) == config.load(home) == Config(base=str(base_path))
     assert spelled_out.keys() == Config.model_fields.keys() - {"personas"}
 
 
-def test_a_home_is_made_once(home: Home, shipped_base: Path) -> None:
+def test_a_home_is_made_once(home: Home, base_path: Path) -> None:
     """init never touches a genome.toml that is there."""
-    config.init(home, str(shipped_base))
+    config.init(home, str(base_path))
     with pytest.raises(Conflict, match="exists already"):
-        config.init(home, str(shipped_base))
+        config.init(home, str(base_path))
 
 
 @pytest.mark.parametrize(

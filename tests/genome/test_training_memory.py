@@ -94,6 +94,24 @@ def test_each_part_grows_with_what_it_is_made_of() -> None:
     assert memory.need(SMALL, SETTINGS, WORK, scores, (4096, False)).activations > one.activations
 
 
+def test_adapters_beside_are_kept_in_float32() -> None:
+    """Without gradients, moments or an average; where a pass lays them together with the learning one, once more in the
+    numbers it computes in, with gradient checkpointing one layer's at a time."""
+    alone = memory.need(SMALL, SETTINGS, WORK, LIBRARY, (4096, False))
+    beside = memory.need(SMALL, SETTINGS, WORK, replace(LIBRARY, beside=24), (4096, False))
+    assert replace(beside, adapter=alone.adapter) == alone
+    assert beside.adapter - alone.adapter == 4 * 24 * SMALL.factors
+    joins = replace(LIBRARY, number_bytes=2, beside=24, joined=True)
+    for checkpointing, layers in ((False, 1), (True, SMALL.layers)):
+        joined = memory.need(SMALL, SETTINGS, WORK, joins, (4096, checkpointing))
+        assert joined.adapter == beside.adapter + 2 * (16 + 24) * SMALL.factors // layers
+        assert (
+            joined.activations
+            > memory.need(SMALL, SETTINGS, WORK, replace(joins, beside=0), (4096, checkpointing)).activations
+        )
+    assert memory.need(SMALL, SETTINGS, WORK, replace(LIBRARY, joined=True), (4096, False)) == alone
+
+
 def test_anchors_have_logits_at_every_token_they_hold() -> None:
     """In their own pass, and before the first step in one as large as a pass may be, with nothing kept on the way."""
     shallow, anchors = replace(SMALL, layers=4), Step(tokens=1000, padded=1500, responses=1000)
@@ -146,7 +164,20 @@ def test_an_accelerator_of_its_own_takes_the_model_and_the_host_its_process() ->
     host, accelerator = need.split(accelerator=True)
     assert Room(host, accelerator).holds(need)
     assert not Room(host - 1, accelerator).holds(need) and not Room(host, accelerator - 1).holds(need)
-    assert not Room(host, accelerator, slack=1.25).holds(need)
+    assert not Room(host, accelerator, slack=(1.25, 1.0)).holds(need)
+    assert not Room(host, accelerator, slack=(1.0, 1.25)).holds(need)
+    assert Room(2 * host, accelerator, slack=(1.25, 1.0)).holds(need)
+
+
+def test_passes_may_be_held_to_less_than_there_is() -> None:
+    """Of a training that ran out of memory, whatever seems free: the first cut whose passes are so small, or else the
+    most frugal one."""
+    whole = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50))
+    half = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50, passes=whole.need.passes // 2))
+    assert whole.pass_tokens == 4096 > half.pass_tokens and not half.gradient_checkpointing
+    assert whole.need.passes // 4 < half.need.passes <= whole.need.passes // 2
+    least = memory.plan(SMALL, SETTINGS, WORK, LIBRARY, Room(1 << 50, passes=0))
+    assert (least.pass_tokens, least.gradient_checkpointing) == (300, True)
 
 
 def test_the_work_is_that_of_the_largest_step() -> None:

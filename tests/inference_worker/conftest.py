@@ -8,51 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 from worker_runs import Foundry, RunningWorker, Steps, close_all, running
 
 from genome.config import Worker
 from inference_worker import engine as engines
 from inference_worker.engine import Engine
 
-SHIPPED_BASE = Path(__file__).resolve().parents[2] / "daemon" / "demo" / "base"
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Two threads on a machine that does other things are slower than one."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped base, or a random one of the same kind where it has not been made."""
-    if (SHIPPED_BASE / "config.json").exists():
-        return SHIPPED_BASE
-    path = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator([], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", chat_template=CHAT_TEMPLATE
-    )
-    fast.save_pretrained(path)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=128, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, initializer_range=0.2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 KEY = "fw-not-for-any-file"
 ACCOUNT = "somebody"
+WITH_A_MODEL = ("JOB_STATE_COMPLETED", "JOB_STATE_EARLY_STOPPED")
+"""States of a job that has made one. The second is assumed: the documentation does not say."""
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Service:
         if path.startswith("supervisedFineTuningJobs/"):
             now = self.states[min(found["looks"], len(self.states) - 1)]
             found["looks"] += 1
-            if now["state"] == "JOB_STATE_COMPLETED":
+            if now["state"] in WITH_A_MODEL:
                 model = found["outputModel"].rpartition("/")[2]
                 self.resources[f"models/{model}"]["state"] = "READY"
                 for name, data in self.adapter.items():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from trainer_runs import question, write_job
 
 from daemon.trainers import catalog, child
@@ -33,7 +34,7 @@ signal.pause()
 LENGTHS = 400
 EVERY_LENGTH = f"""
 from daemon.trainers import child
-child.yield_to_serving(1)
+child.before_importing()
 import torch
 weight = torch.zeros(448, 160, dtype=torch.bfloat16)
 for tokens in range(1, {LENGTHS} + 1):
@@ -62,6 +63,43 @@ def test_asked_to_stop_before_the_first_step_it_stops_at_once() -> None:
     assert process.wait() == EXIT_STOPPED
 
 
+def too_much() -> RuntimeError:
+    """What PyTorch raises on a CPU."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 46)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("raised", "out_of_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee more"), True),
+        (torch.OutOfMemoryError("Allocation on device 0"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (too_much(), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: invalid device ordinal"), None),
+        (ValueError("the lesson is out of memory"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_too_little_memory_is_told_as_that(raised: Exception, out_of_memory: bool | None) -> None:
+    """The host's or a GPU's: with what to try, and so that the daemon does not start it again as it was."""
+
+    def work() -> int:
+        raise raised
+
+    reader, writer = os.pipe()
+    assert child.to_its_end(child.Channel(writer), work) == 1
+    os.close(writer)
+    with os.fdopen(reader, "rb") as said:
+        event = Event.model_validate_json(said.read())
+    assert event.event == "failed" and event.reason is not None
+    assert event.reason.startswith(f"{type(raised).__name__}: {str(raised).partition(chr(10))[0] or 'no message'}")
+    assert (event.model_extra or {}).get("out_of_memory") is out_of_memory
+    assert ("Lower training.max_tokens or training.rank" in event.reason) is bool(out_of_memory)
+
+
 def test_a_channel_nobody_reads_is_noticed() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -79,17 +117,6 @@ def test_a_finished_job_started_again_says_so_and_loads_nothing(base_path: Path,
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert Event.model_validate_json(done.stdout).event == "finished"
     assert "torch.nn" not in done.stderr
-
-
-def test_learning_yields_to_serving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise 9, as far as it reaches yet: a trainer is niced, and takes no more threads than it was given."""
-    niced: list[int] = []
-    monkeypatch.setattr(child.os, "nice", niced.append)
-    monkeypatch.setattr(child.os, "environ", {})
-    monkeypatch.setattr(child, "_keep_freed_memory", lambda: None)
-    child.yield_to_serving(3)
-    assert niced == [child.NICENESS]
-    assert {child.os.environ[variable] for variable in child.THREAD_VARIABLES} == {"3"}
 
 
 def test_passes_of_many_lengths_take_no_more_than_one() -> None:

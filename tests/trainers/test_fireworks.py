@@ -122,10 +122,13 @@ def facts(outcome: Outcome) -> dict[str, Any]:
     return {name: value for event in outcome.events for name, value in (event.model_extra or {}).items()}
 
 
+@pytest.mark.parametrize("state", ["COMPLETED", "EARLY_STOPPED"])
 def test_a_job_ends_in_the_adapter_the_service_made(
-    service: Service, start: Callable[..., Outcome], right: dict[str, bytes]
+    service: Service, start: Callable[..., Outcome], right: dict[str, bytes], state: str
 ) -> None:
-    """Uploaded, started, looked at, fetched and checked; how far it is comes from the service."""
+    """Uploaded, started, looked at, fetched and checked; how far it is comes from the service, which may also have
+    stopped early."""
+    service.states[-1] = {"state": f"JOB_STATE_{state}"}
     outcome = start()
     assert (outcome.status, outcome.events[-1].event) == (0, "finished"), outcome.events[-1]
     assert {path.name: path.read_bytes() for path in outcome.adapter.iterdir()} == right
@@ -261,9 +264,9 @@ def test_a_job_that_has_not_ended_is_looked_at_again(
     assert train().status == 0 and len(service.requests("GET supervisedFineTuningJobs/")) == 5
 
 
-@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED", "DELETED"])
+@pytest.mark.parametrize("state", sorted(run.OVER))
 def test_a_job_that_was_ended_by_somebody_fails(service: Service, train: Callable[..., Outcome], state: str) -> None:
-    """Cancelled at the service, it is over here."""
+    """Cancelled at the service, or removed: it is over here."""
     service.states = [RUNNING, {"state": f"JOB_STATE_{state}"}]
     outcome = train()
     assert outcome.status == 1 and f"ended as {state}: it gives no reason" in (outcome.events[-1].reason or "")

@@ -123,12 +123,13 @@ def test_an_adapter_with_ranks_and_scales_of_its_own_does_too(trained: Path, bas
     ],
     ids=lambda rope: rope["rope_type"],
 )  # fmt: skip
-def test_rotary_settings_of_the_base_count_in_every_library(rope: dict[str, object], tmp_path: Path) -> None:
+def test_rotary_settings_of_the_base_count_in_every_library(
+    rope: dict[str, object], base_path: Path, tmp_path: Path
+) -> None:
     """A base that transformers 5 saved with another rope_theta is the same model to both engines and both trainers."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    shipped = Path(__file__).resolve().parents[2] / "daemon" / "demo" / "base"
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=1500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
@@ -136,7 +137,7 @@ def test_rotary_settings_of_the_base_count_in_every_library(rope: dict[str, obje
         bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    AutoTokenizer.from_pretrained(shipped).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base_path).save_pretrained(tmp_path / "base")
     by_torch, by_mlx = (engine_logits(name, tmp_path / "base", None) for name in ("torch", "mlx"))
     assert by_mlx == pytest.approx(by_torch, abs=2e-3)
     assert np.abs(mlx_lm_logits(tmp_path / "base", None) - by_torch).max() > 0.1  # what the library makes of it alone

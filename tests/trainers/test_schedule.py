@@ -74,10 +74,17 @@ def test_the_learning_rate_warms_up_and_then_falls_like_a_cosine() -> None:
 
 
 def test_an_average_looks_back_over_its_share_of_the_run() -> None:
-    """However long that is; where it is no step at all, the newest weights are kept."""
+    """However long that is; until so many are made it is the mean of all of them, so that what is measured early is not
+    where the run began. Where it is no step at all, the newest weights are kept."""
     chosen = settings(average_fraction=0.1)
-    assert [schedule.average_decay(steps, chosen) for steps in (5, 10, 20, 1000)] == pytest.approx([0, 0, 0.5, 0.99])
-    assert schedule.average_decay(1000, settings(average_fraction=0)) == 0
+    assert [schedule.average_decay(999, steps, chosen) for steps in (5, 10, 20, 1000)] == [None, None, 0.5, 0.99]
+    assert schedule.average_decay(999, 1000, settings(average_fraction=0)) is None
+    mean = 0.0
+    for step in range(100):
+        decay = schedule.average_decay(step, 1000, chosen)
+        assert decay is not None
+        mean = decay * mean + (1 - decay) * step
+        assert mean == pytest.approx(step / 2)
 
 
 def test_a_batch_points_at_the_logits_that_predict_the_response() -> None:

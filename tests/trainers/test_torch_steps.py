@@ -273,7 +273,7 @@ def test_what_is_measured_and_kept_is_the_average_of_the_last_steps(trainer: Tor
             trainer.save(checkpoint)
             for parameter in trainer._state.parameters.values():
                 parameter.data.zero_()
-            trainer._state.stepped(0.0)  # forgets the average
+            trainer._state.stepped(None)  # forgets the average
             trainer.restore(checkpoint)
     trainer.export(adapter)
     exported = load_file(adapter / lora.PEFT_WEIGHTS)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import grpc
@@ -43,13 +44,18 @@ SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=1e-2, epochs=90, che
 TRAINING = "rank = 8\nalpha = 16.0\nlearning_rate = 0.01\nepochs = 45.0\nanchor_weight = 0.0\n"
 
 
+@pytest.fixture(scope="module", params=[4, 8], ids=["4 bits", "8 bits"])
+def bits(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def packed(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base in 4 bits, by mlx-lm's own convert."""
+def packed(bits: int, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base in fewer bits, by mlx-lm's own convert."""
     from mlx_lm import convert
 
-    path = tmp_path_factory.mktemp("packed") / "base-4bit"
-    convert(str(base_path), str(path), quantize=True, q_bits=4, q_group_size=32)
+    path = tmp_path_factory.mktemp("packed") / "base-packed"
+    convert(str(base_path), str(path), quantize=True, q_bits=bits, q_group_size=32)
     return path
 
 
@@ -134,11 +140,13 @@ def loaded(stub: inference_pb2_grpc.InferenceServiceStub, home: Home, adapter: P
     return pb.Stack(entries=[pb.Stack.Entry(adapter_id=name)])
 
 
-def test_an_adapter_trained_in_4_bits_is_one_for_the_base(trained: Trained, base_path: Path, packed: Path) -> None:
+def test_an_adapter_trained_in_fewer_bits_is_one_for_the_base(
+    bits: int, trained: Trained, base_path: Path, packed: Path
+) -> None:
     """Its manifest names the base it is for, and the copy, its quantisation and fingerprint, that it was trained on."""
     made = adapters.verify(trained.home, trained.adapter, bases.fingerprint(base_path))
     assert made.base == str(base_path) and made.trained_on == bases.describe(packed)
-    assert str(made.trained_on.quantisation) == "4-bit mlx affine, groups of 32"
+    assert str(made.trained_on.quantisation) == f"{bits}-bit mlx affine, groups of 32"
     assert made.trained_on.fingerprint != made.base_fingerprint
     assert (
         '"base_model_name_or_path": "' + str(base_path)
@@ -147,7 +155,7 @@ def test_an_adapter_trained_in_4_bits_is_one_for_the_base(trained: Trained, base
 
 
 def test_it_serves_on_the_base_in_full(trained: Trained, base_path: Path, tmp_path: Path) -> None:
-    """What it learned beside 4-bit weights it answers beside the base's own, in the other library's engine."""
+    """What it learned beside packed weights it answers beside the base's own, in the other library's engine."""
     home = home_with(tmp_path / "h", base_path, worker='engine = "torch"\n')
     with working(home) as stub:
         assert replies(stub, loaded(stub, home, trained.home.adapter(trained.adapter))) == ANSWERS
@@ -157,7 +165,7 @@ def test_it_serves_on_the_base_in_full(trained: Trained, base_path: Path, tmp_pa
 
 
 def test_the_copy_serves_adapters_of_the_base(
-    trained: Trained, in_full: Path, base_path: Path, packed: Path, tmp_path: Path
+    bits: int, trained: Trained, in_full: Path, base_path: Path, packed: Path, tmp_path: Path
 ) -> None:
     """With worker.base, those trained on either; and GetServerInfo says what computes, and for which base."""
     home = home_with(tmp_path / "h", base_path, worker=f'engine = "mlx"\nbase = "{packed}"\n')
@@ -167,18 +175,18 @@ def test_the_copy_serves_adapters_of_the_base(
         info = stub.GetServerInfo(pb.GetServerInfoRequest())
     assert (info.base, info.base_fingerprint) == (str(base_path), bases.fingerprint(base_path))
     assert (info.served_base, info.served_fingerprint) == (str(packed), bases.fingerprint(packed))
-    assert info.quantisation == "4-bit mlx affine, groups of 32"
+    assert info.quantisation == f"{bits}-bit mlx affine, groups of 32"
 
 
-def test_a_copy_that_is_not_declared_is_another_base(trained: Trained, packed: Path) -> None:
-    """With the 4-bit directory as `base`, adapters for the full one are refused: both are named, with quantisations."""
+def test_a_copy_that_is_not_declared_is_another_base(bits: int, trained: Trained, packed: Path) -> None:
+    """With the packed directory as `base`, adapters of the full one are refused: both are named, with quantisations."""
     itself = bases.describe(packed)
     with pytest.raises(WrongBase) as refused:
         Source((trained.home.adapters,), itself, itself).read(trained.home.adapter(trained.adapter))
     made, said = adapters.manifest(trained.home, trained.adapter), str(refused.value)
     assert f"made for another base: {made.base} (fingerprint {made.base_fingerprint[:12]}" in said
-    assert f"trained on {packed}, 4-bit mlx affine, groups of 32)" in said
-    assert f"here it is {packed} (fingerprint {itself.fingerprint[:12]}…, 4-bit mlx affine, groups of 32)" in said
+    assert f"trained on {packed}, {bits}-bit mlx affine, groups of 32)" in said
+    assert f"here it is {packed} (fingerprint {itself.fingerprint[:12]}…, {bits}-bit mlx affine, groups of 32)" in said
     with pytest.raises(InvalidAdapter, match="another base"):
         adapters.verify(trained.home, trained.adapter, itself.fingerprint)
 
@@ -204,21 +212,25 @@ def test_what_cannot_be_a_copy_stops_worker_and_daemon(base_path: Path, packed: 
         orders.check_base(config.load(home), base_path)
 
 
-def test_a_trainer_says_what_it_cannot_train_on(packed: Path, tmp_path: Path) -> None:
+def test_a_trainer_says_what_it_cannot_train_on(bits: int, packed: Path, tmp_path: Path) -> None:
     """torch on mlx's weights: the job fails with the reason, not with a traceback's last line."""
     job = write_job(tmp_path / "job", packed, [question(*each) for each in ANSWERS.items()], SETTINGS)
     outcome = run_trainer("torch", job, tmp_path / "checkpoints")
     assert outcome.status == 1
-    assert "4-bit mlx affine, groups of 32, which torch does not read" in (outcome.events[-1].reason or "")
+    assert f"{bits}-bit mlx affine, groups of 32, which torch does not read" in (outcome.events[-1].reason or "")
 
 
-def test_bitsandbytes_weights_train_and_serve_with_torch(base_path: Path, tmp_path: Path) -> None:
-    """A 4-bit checkpoint as transformers saves it: trained on in PEFT's layers for it, served multiplied out."""
-    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
+@pytest.mark.parametrize("wanted", [{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"load_in_8bit": True}],
+                         ids=["4 bits", "8 bits"])  # fmt: skip
+def test_bitsandbytes_weights_train_and_serve_with_torch(
+    wanted: dict[str, Any], base_path: Path, tmp_path: Path
+) -> None:
+    """A checkpoint as transformers saves it: trained on in PEFT's layers for it, served multiplied out."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'genome[bitsandbytes]'")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    quantised = BitsAndBytesConfig(**wanted, bnb_4bit_compute_dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(base_path, quantization_config=quantised, dtype=torch.float32)
     model.save_pretrained(tmp_path / "copy")
     AutoTokenizer.from_pretrained(base_path).save_pretrained(tmp_path / "copy")

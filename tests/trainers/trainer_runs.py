@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.trainers import catalog
+from genome.jobs import JobDirectory
 from genome.training import Event, Example, Job, TrainingSettings
 
 
@@ -80,7 +82,10 @@ def run_trainer(
     events = []
     with log.open("ab") as stderr:
         command = catalog.command(trainer, job, checkpoints)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
+        threads = catalog.threads(JobDirectory(job).job().settings.threads)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=os.environ | threads
+        )
     assert process.stdout is not None
     for line in process.stdout:
         events.append(Event.model_validate_json(line))

@@ -225,9 +225,9 @@ def _check_names(base: Path, layers: dict[str, LoraLinear]) -> None:
         )
 
 
-def _towards(average: Any, newest: Any, decay: float) -> Any:
+def _towards(average: Any, newest: Any, decay: float | None) -> Any:
     """A tree of weights a step further towards the newest; None where it is the newest."""
-    if not decay:
+    if decay is None:
         return None
     return tree_map(lambda old, new: new + decay * (old - new), average, newest) if average else newest
 

@@ -33,10 +33,10 @@ class AdapterState:
         self._average: list[Tensor] = []
         """Of ``parameters``, in order; empty where it would be the same."""
 
-    def stepped(self, average_decay: float) -> None:
+    def stepped(self, average_decay: float | None) -> None:
         """To be called after each step of the optimizer: takes its weights into the average."""
         newest = [parameter.detach() for parameter in self.parameters.values()]
-        if not average_decay:
+        if average_decay is None:
             self._average = []
         elif self._average:
             torch._foreach_lerp_(self._average, newest, 1 - average_decay)

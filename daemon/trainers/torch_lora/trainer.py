@@ -97,6 +97,9 @@ def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Mo
         )
     except ImportError as error:  # a package for a method that is not known here
         raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes: measured once, it could not be trained on
+            module.support_avx512bf16_for_cpu = False
     return model if quantised else model.to(device)
 
 
@@ -148,7 +151,7 @@ def _dtype(path: Path, settings: TrainingSettings, device: torch.device) -> torc
     if bases.dtype(path) == "float32":
         return torch.float32
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # before Ampere it is, by float32
     else:
         has = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type == "cpu" and any(has.get(name) for name in blas.BF16_INSTRUCTIONS)

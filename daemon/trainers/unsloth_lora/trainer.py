@@ -49,11 +49,11 @@ class UnslothTrainer:
         self._objective, self._settings = Objective(ResponseLogits(model, packed=False), settings), settings
 
     def log_probabilities(self, batch: Batch) -> np.ndarray:
-        with _half(self._settings), self._state.averaged():
+        with _half(self._model, self._settings), self._state.averaged():
             return self._objective.log_probabilities(batch)
 
     def distributions(self, batch: Batch, of_base: bool) -> Distributions:
-        with _half(self._settings), self._model.disable_adapter() if of_base else nullcontext():
+        with _half(self._model, self._settings), self._model.disable_adapter() if of_base else nullcontext():
             return self._objective.distributions(batch)
 
     def train(self, course: Course) -> None:
@@ -80,7 +80,7 @@ class _LessonTrainer(SFTTrainer):
         rate = LambdaLR(state.optimizer, lambda step: course.learning_rate(first + step) / peak)
         super().__init__(
             model=state.model,
-            args=_arguments(course, scratch),
+            args=_arguments(state.model, course, scratch),
             train_dataset=_dataset(course),
             processing_class=tokenizer,
             optimizers=(state.optimizer, rate),
@@ -98,7 +98,7 @@ class _LessonTrainer(SFTTrainer):
 
     def report(self) -> bool:
         """Tells of the step just made; False: make no more."""
-        self._adapter.stepped(self._course.lesson(self._course.done).average_decay)
+        self._adapter.stepped(self._course.average_decay(self._course.done))
         return self._course.made(self._losses)
 
 
@@ -110,21 +110,26 @@ class _Report(TrainerCallback):
         control.should_training_stop = not self._trainer.report()
 
 
-def _half(settings: TrainingSettings) -> torch.autocast:
+def _half(model: Any, settings: TrainingSettings) -> torch.autocast:
     """As the library's trainer computes a step."""
-    dtype = _half_type(settings)
+    dtype = _half_type(model, settings)
     return torch.autocast("cuda", dtype, enabled=dtype is not None)
 
 
-def _half_type(settings: TrainingSettings) -> torch.dtype | None:
-    """What a GPU multiplies in; None where that is single precision."""
-    if not torch.cuda.is_available() or settings.dtype == "float32":
+def _half_type(model: Any, settings: TrainingSettings) -> torch.dtype | None:
+    """What a GPU multiplies in; None where that is single precision.
+
+    As Unsloth has chosen for the base, since it refuses another: PyTorch also counts a bfloat16 that is emulated, and
+    some bases Unsloth keeps from float16, which would overflow.
+    """
+    forced = getattr(model, "_unsloth_forced_float32", False)
+    if not torch.cuda.is_available() or settings.dtype == "float32" or forced:
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if unsloth.is_bfloat16_supported() else torch.float16
 
 
-def _arguments(course: Course, scratch: str) -> SFTConfig:
-    half = _half_type(course.settings)
+def _arguments(model: Any, course: Course, scratch: str) -> SFTConfig:
+    half = _half_type(model, course.settings)
     return SFTConfig(
         output_dir=scratch,
         max_steps=len(course) - course.done,

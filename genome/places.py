@@ -18,12 +18,18 @@ def is_expert(path: str) -> bool:
     return ".experts." in path
 
 
+def with_experts(modules: Iterable[str]) -> set[str]:
+    """Of the paths of a base's modules, those that hold experts."""
+    parts = (path.rpartition(".") for path in modules)
+    return {home for home, _, name in parts if _are_experts(name)}
+
+
 def adaptable(linear: Iterable[str], modules: Iterable[str]) -> list[str]:
     """Of the paths of a decoder's ``linear`` layers, those that a new adapter is laid on, in their order.
 
     ``modules``: the paths of all the base's modules.
     """
-    homes = {path.rpartition(".")[0] for path in modules if _are_experts(path.rpartition(".")[2])}
+    homes = with_experts(modules)
     return [path for path in linear if not is_expert(path) and not _is_router(path, homes)]
 
 

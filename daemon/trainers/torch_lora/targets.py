@@ -41,6 +41,11 @@ def names(base: Any, quantised: bool) -> list[str]:
     return found
 
 
+def is_plain(base: Any) -> bool:
+    """Whether a new adapter is laid on all linear layers but the output: of a decoder alone, without experts."""
+    return _decoder(base) is base and not places.with_experts(path for path, _ in base.named_modules())
+
+
 @contextmanager
 def taken_as_they_are() -> Iterator[None]:
     """In here PEFT adapts the layers it is told to, and no others.

@@ -20,6 +20,7 @@ import numpy as np
 
 from genome.errors import InvalidAdapter
 from genome.lora import Lora, check_places
+from genome.places import is_expert
 from genome.tensors import Tensor
 from inference_worker.engine import Term, Terms
 
@@ -121,8 +122,7 @@ class Slots:
         self.dtype = mx.float32
         """Of the factors; what the layers' inputs are."""
         for path, module in model.named_modules():
-            # An expert sees some of the tokens only, so rows cannot be told apart in it.
-            if type(module) in LINEAR and ".experts." not in path:
+            if type(module) in LINEAR and not is_expert(path):
                 module.__class__ = LINEAR[type(module)]
                 self.layers[path] = module
             elif type(module) in EMBEDDING:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from genome.lora import Lora, check_places
+from genome.places import is_expert
 from inference_worker.engine import Terms
 from inference_worker.engine_torch.factors import LoraWeights, check_range, copy_all, memory_bytes
 from inference_worker.engine_torch.places import Place, Places
@@ -112,8 +113,7 @@ class Slots:
     def __init__(self, model: nn.Module) -> None:
         self._layers: dict[str, SlotLinear] = {}
         for path, module in model.named_modules():
-            # An expert sees some of the tokens only, so rows cannot be told apart in it.
-            if type(module) is nn.Linear and ".experts." not in path:
+            if type(module) is nn.Linear and not is_expert(path):
                 module.__class__ = SlotLinear
                 self._layers[path] = module  # type: ignore[assignment]
         parameter = next(model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,28 @@ def test_what_is_kept_is_the_average_of_the_last_steps(base_path: Path, tmp_path
         for mine, exported in (("lora_a", factors.a), ("lora_b", factors.b)):
             found = np.frombuffer(exported.data, np.float32).reshape(exported.shape).T
             np.testing.assert_allclose(found, averaged[f"{path}.{mine}"], rtol=1e-4, atol=1e-7)
+
+
+def test_of_a_base_with_experts_the_layers_are_adapted_that_both_engines_serve(tmp_path: Path) -> None:
+    """What chooses between experts is linear in mlx-lm, and not in transformers."""
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+
+    from daemon.trainers.mlx_lora import load
+
+    config = Qwen3MoeConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+        decoder_sparse_step=1, mlp_only_layers=[0],
+    )  # fmt: skip
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    written = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**written, "num_experts": 4}))  # as mlx-lm reads it
+    adapter.mkdir()
+    load(Job.read(write_job(tmp_path / "job", base, []) / "job.json")).export(adapter)
+    assert len(lora.read(adapter).modules) == 2 * 4 + 3
+    for name in ("mlx", "torch"):
+        assert np.isfinite(engine_logits(name, base, adapter)).all()
 
 
 @pytest.mark.parametrize("layers", [None, "known"])

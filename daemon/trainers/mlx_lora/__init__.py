@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load(job: Job) -> MlxTrainer:
-    """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
+    """Loads the base and lays a new LoRA, or the parent's, on the decoder's linear layers."""
     copies.check_readable(Path(job.base), "mlx")
     if not blas.prefer_fast():  # works only before MLX is imported
         print(blas.SLOW, file=sys.stderr)

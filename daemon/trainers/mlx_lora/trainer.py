@@ -23,13 +23,14 @@ from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
 from daemon.trainers.mlx_lora.layers import LoraLinear, array
 from daemon.trainers.mlx_lora.losses import Objective, ResponseLogits
-from genome import bases, lora, mlx_format, tensors
+from genome import bases, lora, mlx_format, places, tensors
 from genome.errors import InvalidAdapter, InvalidConfig
 from genome.training import Beside, Job, TrainingSettings
 
 LORA, AVERAGE, OPTIMIZER = "lora.safetensors", "average.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
 RANDOM = "random"
+ANOTHER_BASE = "Was the adapter made for another base?"
 
 
 class MlxTrainer:
@@ -148,7 +149,7 @@ def load(job: Job) -> MlxTrainer:
         model.set_dtype(getattr(mx, settings.dtype))
     elif mx.default_device() == mx.cpu:
         model.set_dtype(mx.float32)  # its BLAS knows nothing smaller
-    layers = _continued(model, job.parent_path) if job.parent_path else _new(model, settings)
+    layers = _continued(model, job.parent_path) if job.parent_path else _new(model, job)
     _check_names(base, layers)
     frozen = _apply_beside(_linears(model), layers, job.beside)
     model.update_modules(tree_unflatten([*layers.items(), *frozen.items()]))
@@ -166,9 +167,15 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
     return {path: m for path, m in model.named_modules() if isinstance(m, kinds) and id(m) in blocks}
 
 
-def _new(model: nn.Module, settings: TrainingSettings) -> dict[str, LoraLinear]:
-    scale = settings.alpha / settings.rank
-    return {path: LoraLinear(linear, settings.rank, scale) for path, linear in sorted(_linears(model).items())}
+def _new(model: nn.Module, job: Job) -> dict[str, LoraLinear]:
+    linears, settings = _linears(model), job.settings
+    paths = places.adaptable(sorted(linears), (path for path, _ in model.named_modules()))
+    if not paths:
+        raise InvalidConfig(
+            f"{job.base} has no linear layer that an adapter could be laid on",
+            "Name another base: its layers must be linear, and no experts",
+        )
+    return {path: LoraLinear(linears[path], settings.rank, settings.alpha / settings.rank) for path in paths}
 
 
 def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
@@ -177,7 +184,7 @@ def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
     layers = {}
     for path, factors in lora.read(Path(parent_path)).modules.items():
         if path not in linears:
-            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer")
+            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer", ANOTHER_BASE)
         layer = LoraLinear(linears[path], factors.rank, factors.scaling)
         layer.lora_a, layer.lora_b = array(factors.a).T, array(factors.b).T
         layers[path] = layer
@@ -193,7 +200,10 @@ def _apply_beside(
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
             if path not in linears:
-                raise InvalidAdapter(f"{entry.path} adapts {path}, where the base has no linear layer")
+                raise InvalidAdapter(
+                    f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
+                    ANOTHER_BASE,
+                )
             if path not in layers and path not in frozen:
                 frozen[path] = LoraLinear(linears[path], rank=1, scale=0.0)
                 frozen[path].freeze()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(job: Job) -> TorchTrainer:
-    """Loads the base and lays a new LoRA, or the parent's, on all linear layers but the output."""
+    """Loads the base and lays a new LoRA, or the parent's, on the decoder's linear layers."""
     copies.check_readable(Path(job.base), "torch")
     from daemon.trainers.torch_lora import trainer
 

@@ -51,13 +51,18 @@ class Group:
 class Rows:
     """How the rows of the pass at hand lie. One at a time: it is read again when a checkpoint is recomputed.
 
-    ``asked``: places whose logits are asked for, None for all; ``layers``: how often a pass attends, and how often it
-    has ``attended``.
+    ``asked``: places whose logits are asked for, None for all, of so many ``tokens``; ``layers``: how often a pass
+    attends, and how often it has ``attended``.
     """
 
     groups: Sequence[Group] = ()
     asked: Tensor | None = None
+    tokens = 0
     layers, attended = 0, 0
+    sparing = False
+    """Whether what nobody asks for may be left out, as `spare` found."""
+    unasked = 0.0
+    """What a layer gives for it."""
 
 
 ROWS = Rows()
@@ -72,23 +77,77 @@ def install(model: Any, longest: int) -> bool:
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     lengths = [*CHECKED, *(window + BEYOND for window in windows if window and window < longest)]
     own = model.config._attn_implementation
-    rows = [torch.arange(length) % model.get_input_embeddings().num_embeddings for length in lengths]
-    tokens = torch.cat(rows).unsqueeze(0).to(model.device)
-    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(model.device)
+    tokens, positions = _rows(model, lengths)
     with torch.no_grad():
-        alone = torch.cat([model(row.unsqueeze(0).to(model.device), use_cache=False).logits[0] for row in rows])
+        alone = torch.cat([model(row, use_cache=False).logits[0] for row in tokens.split(lengths, dim=1)])
         try:
             model.set_attn_implementation(NAME)
             lay_out(np.array(lengths), model.device)
             together = model(tokens, position_ids=positions, use_cache=False).logits[0]
-            ROWS.layers = ROWS.attended
+            ROWS.layers, ROWS.sparing = ROWS.attended, False
+            if not _apart(model):
+                together = torch.full_like(alone, torch.inf)
         except (ValueError, TypeError, RuntimeError, AttributeError):
             together = torch.full_like(alone, torch.inf)
-    scale = max(1.0, float(alone.abs().max()))
-    if float((together - alone).abs().max()) <= TOLERANCE[model.dtype] * scale:
+    if _alike(together, alone, model.dtype):
         return True
     model.set_attn_implementation(own)
     return False
+
+
+def _apart(model: Any) -> bool:
+    """Whether nothing of a row reaches the next: no gradient at all comes back to it, however small the layer's weights
+    are in which they might meet."""
+    kept: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[0]
+
+    tokens, positions = _rows(model, CHECKED)
+    lay_out(np.array(CHECKED), model.device)
+    hook = model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            logits = model(tokens, position_ids=positions, use_cache=False).logits[0]
+            (gradient,) = torch.autograd.grad(logits[-CHECKED[-1] :].float().logsumexp(-1).mean(), kept[0])
+    finally:
+        hook.remove()
+    return not gradient[0, : -CHECKED[-1]].any()
+
+
+def spare(model: Any) -> bool:
+    """Lets `needed` name what is asked for in a model of ours that attends this way, if after the last attention tokens
+    really meet no more; whether it does. They do where a convolution comes last, for example.
+
+    What is not asked for is made NaN. Wherever that is looked at, what is asked for becomes NaN too, be it ever so
+    little that it would have changed; so it is told from rounding, which differs where fewer rows are multiplied.
+    """
+    tokens, positions = _rows(model, CHECKED)
+    places, found = torch.arange(2, tokens.numel(), 3, device=model.device), []
+    for ROWS.sparing, ROWS.unasked in ((False, 0.0), (True, torch.nan)):
+        lay_out(np.array(CHECKED), model.device)
+        try:
+            with torch.no_grad(), asking(places, tokens.numel()):
+                found.append(model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0, places])
+        except RuntimeError:  # of a layer that NaN is too much for
+            found.append(torch.tensor(torch.nan))
+    ROWS.sparing, ROWS.unasked = _alike(found[1], found[0], model.dtype), 0.0
+    return ROWS.sparing
+
+
+def _alike(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """But for rounding. What holds infinity or NaN is like nothing."""
+    scale = max(1.0, float(expected.abs().max()))
+    return float((found - expected).abs().max()) <= TOLERANCE[dtype] * scale
+
+
+def _rows(model: Any, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Tokens and positions of rows end to end, [1, t] both. The tokens are from amid the vocabulary: one for padding
+    may be embedded as zero, where not every norm has a gradient."""
+    known = model.get_input_embeddings().num_embeddings
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(model.device)
+    return (known // 2 + positions) % known, positions
 
 
 def lay_out(lengths: np.ndarray, device: torch.device) -> None:
@@ -109,17 +168,22 @@ def lay_out(lengths: np.ndarray, device: torch.device) -> None:
 @contextmanager
 def asking(places: Tensor, tokens: int) -> Iterator[None]:
     """In here a pass over so many tokens need give logits at these places alone, [k]."""
-    ROWS.asked = places if len(places) < WORTHWHILE * tokens else None
+    ROWS.asked, ROWS.tokens = (places if len(places) < WORTHWHILE * tokens else None), tokens
     try:
         yield
     finally:
         ROWS.asked = None
 
 
-def needed() -> Tensor | None:
-    """The only places that still matter, None for all. After the last layer has attended, tokens meet no more, so what
-    nobody asks for need not be computed."""
-    return ROWS.asked if ROWS.attended == ROWS.layers else None
+def needed(x: Tensor) -> Tensor | None:
+    """The only places of a layer's input [..., d] that still matter, None for all. After the last layer has attended,
+    tokens meet no more, so what nobody asks for need not be computed.
+
+    All do where a layer sees something else than each token once: one expert's, or several streams of them.
+    """
+    if ROWS.asked is None or not ROWS.sparing or ROWS.attended != ROWS.layers:
+        return None
+    return ROWS.asked if x.shape[:-1].numel() == ROWS.tokens else None
 
 
 def _group(start: int, lengths: np.ndarray, device: torch.device) -> Group:

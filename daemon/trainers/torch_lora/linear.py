@@ -45,17 +45,20 @@ def apply_beside(model: PeftModel, entries: Sequence[Beside]) -> None:
     """Applies adapters wherever they are, also where nothing learns; they stay as they are."""
     downs: dict[str, list[Tensor]] = {}
     ups: dict[str, list[Tensor]] = {}
+    there = {path for path, _ in model.base_model.model.named_modules()}
     for entry in entries:
         for path, factors in lora.read(Path(entry.path)).modules.items():
+            if path not in there:
+                raise InvalidAdapter(
+                    f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
+                    "Was the adapter made for another base?",
+                )
             downs.setdefault(path, []).append(torch.from_numpy(tensors.floats(factors.a)).float())
             up = torch.from_numpy(tensors.floats(factors.b)).float()
             ups.setdefault(path, []).append(up * (entry.scale * factors.scaling))
     switch = next(module for module in model.modules() if isinstance(module, LoraLayer))
     for path in downs:
-        try:
-            module = model.base_model.model.get_submodule(path)
-        except AttributeError as error:
-            raise InvalidAdapter(f"an adapter beside adapts {path}, which the base does not have") from error
+        module = model.base_model.model.get_submodule(path)
         factors = torch.cat(downs[path]).to(model.device), torch.cat(ups[path], dim=1).to(model.device)
         if isinstance(module, PeftLinear):
             module.beside = factors
@@ -80,7 +83,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     beside, scaling = layer.beside or (None, None), layer.scaling[ADAPTER]
     if type(layer.base_layer) is nn.Linear:
         weight, bias = layer.base_layer.weight, layer.base_layer.bias
-        return _LoraLinear.apply(x, weight, bias, down, up, scaling, *beside, attention.needed())
+        return _LoraLinear.apply(x, weight, bias, down, up, scaling, *beside, attention.needed(x))
     # A quantised layer knows alone how it multiplies.
     return _LoraLinear.apply(x, None, layer.base_layer(x), down, up, scaling, *beside, None)
 
@@ -112,7 +115,7 @@ class _LoraLinear(torch.autograd.Function):
         if weight is not None:
             output = functional.linear(flat, weight, bias)
         else:
-            output = bias.reshape(-1, bias.shape[-1]).clone()
+            output = bias.reshape(-1, bias.shape[-1]).clone(memory_format=torch.contiguous_format)
         projected = flat @ down.t()
         output.addmm_(projected, up.t())
         ctx.save_for_backward(flat, weight, down, up, projected, needed)
@@ -139,7 +142,8 @@ def _chosen(flat: Tensor, needed: Tensor | None) -> Tensor:
 
 
 def _spread(rows: Tensor, needed: Tensor | None, shape: torch.Size) -> Tensor:
-    """Rows [k, d] at their places among zeros, [*shape, d]."""
+    """Rows [k, d], which nobody else holds, at their places among zeros, [*shape, d]."""
     if needed is not None:
-        rows = rows.new_zeros(shape.numel(), rows.shape[-1]).index_copy_(0, needed, rows)
-    return rows.view(*shape, rows.shape[-1])
+        rows = rows.new_full((shape.numel(), rows.shape[-1]), attention.ROWS.unasked).index_copy_(0, needed, rows)
+    # Not a view: a model may write into what it gets here, which autograd does not let it do to a function's view.
+    return rows.resize_(*shape, rows.shape[-1])

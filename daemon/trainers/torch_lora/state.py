@@ -16,8 +16,8 @@ from genome import lora
 from genome.training import TrainingSettings
 
 STATE = "state.safetensors"
-"""A checkpoint's one file: ``parameter/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``, ``random``, and
-where there is an average ``average/NAME``."""
+"""A checkpoint's one file: ``parameter/NAME``; ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME`` of what has had a
+gradient; ``random``; and where there is an average ``average/NAME``."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -69,7 +69,12 @@ class AdapterState:
         torch.set_rng_state(tensors["random"])
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"parameter/{name}"])
-            self.optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
+            found = {key: tensors.get(f"{key}/{name}") for key in MOMENTS}
+            # AdamW keeps nothing for what never had a gradient: layers of an encoder for pictures, for example.
+            moments = {key: value.to(parameter.device) for key, value in found.items() if value is not None}
+            self.optimizer.state.pop(parameter, None)
+            if moments:
+                self.optimizer.state[parameter] = moments
         average = [f"average/{name}" for name in self.parameters]
         self._average = [tensors[name].to(self.model.device) for name in average if name in tensors]
 

@@ -1,4 +1,4 @@
-"""Steps with PyTorch: any transformers causal model, PEFT's LoRA on all its linear layers, AdamW."""
+"""Steps with PyTorch: any transformers causal model, PEFT's LoRA on its linear layers, AdamW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
-from daemon.trainers.torch_lora import attention, linear
+from daemon.trainers.torch_lora import attention, linear, targets
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import bases, blas
@@ -78,8 +78,11 @@ def load(job: Job) -> TorchTrainer:
     if not packed:
         print("this base cannot learn from rows without padding: its rows are padded", file=sys.stderr)
     model = _continued(base, job) if job.parent_path else _new(base, job)
+    _without_dropout(model)
     linear.install(model)
     linear.apply_beside(model, job.beside)
+    if packed:
+        attention.spare(model)
     if passes.gradient_checkpointing():
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return TorchTrainer(model.train(), job.settings, packed)
@@ -87,40 +90,52 @@ def load(job: Job) -> TorchTrainer:
 
 def _base(path: Path, settings: TrainingSettings, device: torch.device) -> nn.Module:
     """The frozen base. A quantised one is laid on its device as it is read, and PEFT lays its own layers over it."""
-    quantised = bases.quantisation(path).method != "none"
+    quantised = _is_quantised(path)
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             path, dtype=_dtype(path, settings, device), device_map={"": device} if quantised else None
         )
     except ImportError as error:  # a package for a method that is not known here
         raise InvalidConfig(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    for module in model.modules():  # what is random would tell a teacher from itself, and a run from its continuation
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes: measured once, it could not be trained on
+            module.support_avx512bf16_for_cpu = False
+    return model if quantised else model.to(device)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Of the base, and of an adapter that had some: what is random would tell a teacher from itself, and a run from its
+    continuation."""
+    for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes: measured once, it could not be trained on
-            module.support_avx512bf16_for_cpu = False
-    return model if quantised else model.to(device)
 
 
 def _new(base: nn.Module, job: Job) -> PeftModel:
     config = LoraConfig(
         r=job.settings.rank,
         lora_alpha=job.settings.alpha,
-        target_modules="all-linear",
+        target_modules=targets.names(base, _is_quantised(Path(job.base))),
         task_type="CAUSAL_LM",
         base_model_name_or_path=job.copy_of or job.base,
     )
-    return get_peft_model(base, config)
+    with targets.taken_as_they_are():
+        return get_peft_model(base, config)
 
 
 def _continued(base: nn.Module, job: Job) -> PeftModel:
-    model = PeftModel.from_pretrained(base, job.parent_path, is_trainable=True)
+    with targets.taken_as_they_are():
+        model = PeftModel.from_pretrained(base, job.parent_path, is_trainable=True)
     config = model.peft_config["default"]
     if (config.r, config.lora_alpha) != (job.settings.rank, job.settings.alpha):
         print(f"rank {config.r} and alpha {config.lora_alpha:g} are the parent's and stay", file=sys.stderr)
     return model
+
+
+def _is_quantised(path: Path) -> bool:
+    return bases.quantisation(path).method != "none"
 
 
 def _device() -> torch.device:

@@ -27,6 +27,7 @@ from daemon.trainers import passes
 from daemon.trainers.batches import PASS_TOKENS, Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
+from daemon.trainers.torch_lora import targets
 from daemon.trainers.torch_lora.losses import Objective, ResponseLogits
 from daemon.trainers.torch_lora.state import AdapterState
 from genome import lora
@@ -173,13 +174,14 @@ def load(job: Job) -> UnslothTrainer:
         use_gradient_checkpointing=_checkpointing(),
         local_files_only=True,
     )
-    model = unsloth.FastLanguageModel.get_peft_model(
-        model,
-        **_shape(job),
-        lora_dropout=0.0,
-        use_gradient_checkpointing=_checkpointing(),
-        random_state=settings.seed,
-    )
+    with targets.taken_as_they_are():
+        model = unsloth.FastLanguageModel.get_peft_model(
+            model,
+            **_shape(job, model),
+            lora_dropout=0.0,
+            use_gradient_checkpointing=_checkpointing(),
+            random_state=settings.seed,
+        )
     model.peft_config["default"].base_model_name_or_path = job.copy_of or job.base
     if job.parent_path:
         _take_over(model, Path(job.parent_path))
@@ -193,10 +195,11 @@ def _checkpointing() -> bool | str:
     return "unsloth" if torch.cuda.is_available() else passes.gradient_checkpointing()
 
 
-def _shape(job: Job) -> dict[str, Any]:
-    """Rank, alpha and layers: the parent's, or the settings'."""
+def _shape(job: Job, base: Any) -> dict[str, Any]:
+    """Rank, alpha and layers: the parent's, or the settings' and those that can be served."""
     if not job.parent_path:
-        return {"r": job.settings.rank, "lora_alpha": job.settings.alpha, "target_modules": "all-linear"}
+        layers = "all-linear" if targets.is_plain(base) else targets.names(base, quantised=True)
+        return {"r": job.settings.rank, "lora_alpha": job.settings.alpha, "target_modules": layers}
     parent = LoraConfig.from_pretrained(job.parent_path)
     names = ("r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
     return {name: getattr(parent, name) for name in names}
@@ -206,4 +209,6 @@ def _take_over(model: PeftModel, parent: Path) -> None:
     """Puts the parent's weights into a LoRA of its shape."""
     strange = set_peft_model_state_dict(model, load_file(parent / lora.PEFT_WEIGHTS)).unexpected_keys
     if strange:
-        raise InvalidAdapter(f"{parent} adapts {strange[0]}, which the base has no place for")
+        raise InvalidAdapter(
+            f"{parent} adapts {strange[0]}, which the base has no place for", "Was the adapter made for another base?"
+        )

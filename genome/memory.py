@@ -28,7 +28,7 @@ from genome import bases, training
 from genome.errors import InvalidConfig
 from genome.training import Example, TrainingSettings
 
-PASS_TOKENS, GRADIENT_CHECKPOINTING = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING"
+PASS_TOKENS_VARIABLE, CHECKPOINTING_VARIABLE = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING"
 """Environment variables by which a trainer is told what was chosen: a number, and 1 or 0."""
 WHOLE_PASS, SMALLEST_PASS = 4096, 128
 """Tokens of a pass, padding included, where there is memory enough, and where there is least."""
@@ -172,7 +172,10 @@ class Plan:
     @property
     def environment(self) -> dict[str, str]:
         """What tells a trainer."""
-        return {PASS_TOKENS: str(self.pass_tokens), GRADIENT_CHECKPOINTING: str(int(self.gradient_checkpointing))}
+        return {
+            PASS_TOKENS_VARIABLE: str(self.pass_tokens),
+            CHECKPOINTING_VARIABLE: str(int(self.gradient_checkpointing)),
+        }
 
 
 def need(shape: Shape, settings: TrainingSettings, work: Work, library: Library, cut: tuple[int, bool]) -> Need:

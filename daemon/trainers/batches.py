@@ -8,11 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from daemon.trainers import passes
 from daemon.trainers.examples import Distributions, Tokens
-
-PASS_TOKENS = passes.tokens()
-"""Tokens of one pass. A step with more is done in several, whose gradients add up."""
+from genome.memory import WHOLE_PASS
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class _Row:
         return len(self.prompt) + len(self.response) - 1
 
 
-def batches(examples: Sequence[Tokens], pass_tokens: int = PASS_TOKENS, padded: bool = False) -> Iterator[Batch]:
+def batches(examples: Sequence[Tokens], pass_tokens: int = WHOLE_PASS, padded: bool = False) -> Iterator[Batch]:
     """One step's examples, longest last, in as few batches as ``pass_tokens`` allows; an example is never split.
 
     ``padded``: what is padded counts as well.

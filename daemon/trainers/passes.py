@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 
-from genome.memory import GRADIENT_CHECKPOINTING, PASS_TOKENS, WHOLE_PASS
+from genome.memory import CHECKPOINTING_VARIABLE, PASS_TOKENS_VARIABLE, WHOLE_PASS
 
 
 def tokens() -> int:
     """Rows times columns of one forward and backward pass. A step with more is done in several."""
-    return int(os.environ.get(PASS_TOKENS) or WHOLE_PASS)
+    return int(os.environ.get(PASS_TOKENS_VARIABLE) or WHOLE_PASS)
 
 
 def gradient_checkpointing() -> bool:
     """Whether a layer's activations are computed again on the way back instead of being kept."""
-    return os.environ.get(GRADIENT_CHECKPOINTING) == "1"
+    return os.environ.get(CHECKPOINTING_VARIABLE) == "1"

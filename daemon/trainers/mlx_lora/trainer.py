@@ -18,7 +18,7 @@ from mlx_lm.utils import load_model
 from safetensors import safe_open
 
 from daemon.trainers import passes
-from daemon.trainers.batches import PASS_TOKENS, Batch, batches
+from daemon.trainers.batches import Batch, batches
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions, Tokens
 from daemon.trainers.mlx_lora.layers import LoraLinear, array
@@ -37,7 +37,7 @@ class MlxTrainer:
     """An mlx-lm model with LoRA layers and its optimizer; `daemon.trainers.contract.Trainer`."""
 
     padded = True
-    pass_tokens = PASS_TOKENS
+    pass_tokens = passes.tokens()
 
     def __init__(self, model: nn.Module, layers: dict[str, LoraLinear], base: str, settings: TrainingSettings) -> None:
         self.model, self._layers, self._base, self._settings = model, layers, base, settings

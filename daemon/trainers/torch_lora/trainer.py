@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.utils import logging
 
 from daemon.trainers import passes
-from daemon.trainers.batches import PASS_TOKENS, Batch
+from daemon.trainers.batches import Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
 from daemon.trainers.torch_lora import attention, linear, targets
@@ -28,7 +28,7 @@ class TorchTrainer:
     """A PEFT model and its optimizer; `daemon.trainers.contract.Trainer`."""
 
     def __init__(self, model: PeftModel, settings: TrainingSettings, packed: bool) -> None:
-        self._model, self.padded, self.pass_tokens = model, not packed, PASS_TOKENS
+        self._model, self.padded, self.pass_tokens = model, not packed, passes.tokens()
         self._state, self._settings = AdapterState(model, settings), settings
         self._objective = Objective(ResponseLogits(model, packed), settings)
 

@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 
 from daemon.trainers import examples as tokenised
 from daemon.trainers import passes
-from daemon.trainers.batches import PASS_TOKENS, Batch
+from daemon.trainers.batches import Batch
 from daemon.trainers.contract import Course, Lesson, Losses
 from daemon.trainers.examples import Distributions
 from daemon.trainers.torch_lora import targets
@@ -42,7 +42,7 @@ class UnslothTrainer:
     """A model of Unsloth's with a PEFT adapter; `daemon.trainers.contract.Trainer`."""
 
     padded = True
-    pass_tokens = PASS_TOKENS
+    pass_tokens = passes.tokens()
 
     def __init__(self, model: PeftModel, tokenizer: Any, settings: TrainingSettings) -> None:
         self._model, self._tokenizer = model, tokenizer
@@ -94,7 +94,7 @@ class _LessonTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Lesson], num_items_in_batch: Any = None) -> Tensor:
         model.train()
         with self.compute_loss_context_manager():
-            self._losses = self._objective.backward(inputs["lesson"], PASS_TOKENS, self.accelerator.backward)
+            self._losses = self._objective.backward(inputs["lesson"], passes.tokens(), self.accelerator.backward)
         return torch.tensor(self._losses.cross_entropy)
 
     def report(self) -> bool:

@@ -17,11 +17,12 @@ from typing import Any
 from daemon import footprints, free_memory
 from daemon.free_memory import Memory
 from daemon.trainers import catalog
-from genome import jobs, memory
+from genome import jobs, memory, shapes
 from genome.config import Training
 from genome.errors import GenomeError
 from genome.jobs import JobDirectory
-from genome.memory import MIB, Library, Need, Plan, Room, Shape, Work
+from genome.memory import MIB, Library, Need, Plan, Room, Work
+from genome.shapes import Shape
 from genome.training import Event, Job, TrainingSettings
 
 ROOM_AFTER_STOP = 0.25
@@ -217,7 +218,7 @@ def _case(directory: JobDirectory, job: Job, gpu: bool) -> _Case | None:
             settings = settings.model_copy(update={"rank": footprints.rank(Path(job.parent_path), settings.rank)})
         work = memory.work(jobs.read_examples(directory.examples), settings)
         library, known = footprints.library(job, gpu), footprints.known(job.trainer)
-        return _Case(memory.shape(Path(job.base)), settings, work, library, known)
+        return _Case(shapes.of(Path(job.base)), settings, work, library, known)
     return None
 
 

@@ -17,15 +17,12 @@ then by gradient checkpointing, which costs a second forward. Both leave the ada
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from genome import bases, training
-from genome.errors import InvalidConfig
+from genome import training
+from genome.shapes import Shape
 from genome.training import Example, TrainingSettings
 
 PASS_TOKENS_VARIABLE, CHECKPOINTING_VARIABLE = "GENOME_PASS_TOKENS", "GENOME_GRADIENT_CHECKPOINTING"
@@ -41,39 +38,6 @@ BYTES_PER_TOKEN = 2.5
 """Of text in UTF-8, to tell tokens without a tokenizer: a small vocabulary has so many in English, a large one four."""
 TURN_TOKENS = 16
 """What a chat template puts around a message, at most."""
-FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-LARGEST_HEADER = 100_000_000
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a base is made of, as far as memory goes. Sizes are numbers, not bytes, unless the name says so."""
-
-    floats: int
-    """Weights that lie on disk in a floating type."""
-    packed_bytes: int
-    """Quantised weights as they lie on disk."""
-    linear: int
-    """Weights of the decoder's linear layers, among the floats."""
-    factors: int
-    """Rows and columns of all the decoder's linear layers added up: a LoRA of rank 1."""
-    layers: int
-    hidden: int
-    intermediate: int
-    """Of the experts that one token goes through, together."""
-    heads: int
-    query: int
-    """Heads times their size."""
-    vocabulary: int
-
-    @property
-    def kept(self) -> int:
-        """Numbers that one layer keeps for a token on the way forward, without the adapter's.
-
-        Two inputs and two outputs of norms; queries, keys and values before and after the rotation and what attention
-        makes of them; three products of the feed-forward network and its gate.
-        """
-        return 4 * self.hidden + 6 * self.query + 4 * self.intermediate
 
 
 @dataclass(frozen=True)
@@ -266,54 +230,3 @@ def _step(lengths: list[tuple[int, int]], rows: int) -> Step:
 
 def _tokens(text: str) -> int:
     return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
-
-
-def shape(base: Path) -> Shape:
-    """Of a model directory, from config.json and the headers of its weights. Raises InvalidConfig where one cannot be
-    read."""
-    try:
-        outer = json.loads((base / "config.json").read_bytes())
-        config = {**outer, **(outer.get("text_config") or {})}
-        tensors = [tensor for file in bases.weight_files(base) for tensor in _headers(file)]
-        return _shape(config, tensors)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidConfig(f"the size of the base at {base} cannot be told: {error!r}") from error
-
-
-def _shape(config: dict[str, Any], tensors: list[tuple[str, str, list[int], int]]) -> Shape:
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    query = heads * (config.get("head_dim") or hidden // heads)
-    keys = query * (config.get("num_key_value_heads") or heads) // heads
-    experts = config.get("num_experts_per_tok") or 1
-    intermediate = experts * (config.get("moe_intermediate_size") or config.get("intermediate_size") or 4 * hidden)
-    floats = [(name, sizes) for name, dtype, sizes, _ in tensors if dtype in FLOATS]
-    packed = sum(length for _, dtype, _, length in tensors if dtype not in FLOATS)
-    linear = [sizes for name, sizes in floats if len(sizes) == 2 and ".layers." in name and name.endswith(".weight")]
-    if linear and not packed:
-        factors = sum(map(sum, linear))
-    else:  # as every decoder has them; those of a quantised one do not show their sizes
-        factors = layers * (2 * (hidden + query) + 2 * (hidden + keys) + 3 * (hidden + intermediate))
-    return Shape(
-        floats=sum(math.prod(sizes) for _, sizes in floats),
-        packed_bytes=packed,
-        linear=sum(map(math.prod, linear)),
-        factors=factors,
-        layers=layers,
-        hidden=hidden,
-        intermediate=intermediate,
-        heads=heads,
-        query=query,
-        vocabulary=config["vocab_size"],
-    )
-
-
-def _headers(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
-    """Name, type, sizes and bytes of every tensor; the data is not read."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > LARGEST_HEADER:
-            raise ValueError(f"{file.name} is no safetensors file")
-        header = json.loads(stream.read(length))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield name, entry["dtype"], entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0]

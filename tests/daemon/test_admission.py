@@ -23,7 +23,7 @@ from daemon.events import Alarm, Announcer
 from daemon.events import Event as Told
 from daemon.free_memory import Memory
 from daemon.runner import Runner, TrainerFailed
-from genome import batches, files, jobs, memory
+from genome import batches, files, jobs, shapes
 from genome.buffer import Buffer
 from genome.config import Config, Intake
 from genome.jobs import JobDirectory
@@ -437,7 +437,7 @@ async def test_a_base_on_a_gpu_is_reckoned_in_what_it_is_computed_in(
     shutil.copytree(SHIPPED_BASE, single)
     config = json.loads((single / "config.json").read_text())
     (single / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
-    weights = memory.shape(SHIPPED_BASE).floats
+    weights = shapes.of(SHIPPED_BASE).floats
     for name, number in expected.items():
         dtype, _, other = name.partition(" ")
         settings = ordered.job().settings.model_copy(update={"dtype": dtype})
@@ -471,7 +471,7 @@ async def test_adapters_beside_are_reckoned_where_they_are_applied(
         needs.append(case.plan(Room(1 << 50)).need.adapter)
     number = footprints.library(alone, gpu=False).number_bytes
     copies = number * (ranks + alone.settings.rank) if trainer == "torch" else 0
-    assert needs[1] - needs[0] == (4 * ranks + copies) * memory.shape(SHIPPED_BASE).factors
+    assert needs[1] - needs[0] == (4 * ranks + copies) * shapes.of(SHIPPED_BASE).factors
 
 
 async def test_where_nothing_is_known_a_job_starts(home: Home, signal: Callable[..., Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from fixed import SHIPPED_BASE
 
-from genome import memory
+from genome import memory, shapes
 from genome.errors import InvalidConfig
-from genome.memory import MIB, Library, Room, Shape, Step, Work
+from genome.memory import MIB, Library, Room, Step, Work
+from genome.shapes import Shape
 from genome.training import Example, TrainingSettings
 
 LIBRARY = Library(process_bytes=500 * MIB, number_bytes=4)
@@ -42,7 +43,7 @@ DIMENSIONS = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 
 
 def test_the_shape_of_a_base_is_read_from_its_headers() -> None:
     """Every weight is counted, and a LoRA lies on each linear layer of the decoder."""
-    found = memory.shape(SHIPPED_BASE)
+    found = shapes.of(SHIPPED_BASE)
     # Four layers of queries, keys, values, output and three products, hidden 160, intermediate 448.
     assert found.factors == 4 * (4 * 320 + 3 * 608)
     assert (found.layers, found.hidden, found.intermediate, found.vocabulary) == (4, 160, 448, 1500)
@@ -50,11 +51,19 @@ def test_the_shape_of_a_base_is_read_from_its_headers() -> None:
     assert found.packed_bytes == 0
 
 
+def test_no_adapter_lies_on_a_layers_experts(tmp_path: Path) -> None:
+    """They take their room as weights, and are no part of what learns."""
+    up, query = "model.layers.0.mlp.experts.%d.up_proj.weight", "model.layers.0.self_attn.q_proj.weight"
+    tensors = {query: ("BF16", [64, 64], 8192), **{up % number: ("BF16", [256, 64], 32768) for number in range(4)}}
+    found = shapes.of(base(tmp_path / "base", DIMENSIONS, tensors))
+    assert (found.factors, found.linear) == (64 + 64, 64 * 64 + 4 * 256 * 64)
+
+
 def test_a_base_with_pictures_is_measured_by_its_text_part(tmp_path: Path) -> None:
     """Such a config nests what counts."""
     outer = {"model_type": "seeing", "text_config": DIMENSIONS}
     made = base(tmp_path / "base", outer, {"model.layers.0.mlp.up_proj.weight": ("BF16", [256, 64], 32768)})
-    found = memory.shape(made)
+    found = shapes.of(made)
     assert (found.hidden, found.floats, found.factors) == (64, 256 * 64, 256 + 64)
 
 
@@ -65,7 +74,7 @@ def test_a_quantised_base_takes_what_it_takes_on_disk(tmp_path: Path) -> None:
         "model.layers.0.mlp.up_proj.weight": ("U32", [256, 8], 8192),
         "model.layers.0.mlp.up_proj.scales": ("BF16", [256, 1], 512),
     })  # fmt: skip
-    found = memory.shape(made)
+    found = shapes.of(made)
     assert (found.floats, found.packed_bytes) == (64000 + 256, 8192)
     assert found.factors == 2 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 256))
     assert memory.need(found, SETTINGS, WORK, LIBRARY, (4096, False)).weights == 4 * 64256 + 8192
@@ -74,7 +83,7 @@ def test_a_quantised_base_takes_what_it_takes_on_disk(tmp_path: Path) -> None:
 def test_a_base_that_says_nothing_of_its_size_is_named(tmp_path: Path) -> None:
     """Rather than guessed at."""
     with pytest.raises(InvalidConfig, match=r"size of the base at .*/base cannot be told"):
-        memory.shape(base(tmp_path / "base", {"model_type": "odd"}, {}))
+        shapes.of(base(tmp_path / "base", {"model_type": "odd"}, {}))
 
 
 def test_each_part_grows_with_what_it_is_made_of() -> None:

@@ -8,7 +8,7 @@ from fixed import SHIPPED_BASE
 from trainer_runs import question, run_trainer, write_job
 
 from daemon import footprints
-from genome import memory
+from genome import memory, shapes
 from genome.jobs import JobDirectory
 from genome.training import Example, TrainingSettings
 
@@ -27,7 +27,7 @@ def test_a_whole_job_takes_what_was_reckoned(tmp_path: Path) -> None:
     taken = outcome.events[-1].memory_mb
     job = JobDirectory(path).job().model_copy(update={"trainer": "torch"})
     need = memory.need(
-        memory.shape(SHIPPED_BASE), settings, memory.work([*signals, *anchors], settings),
+        shapes.of(SHIPPED_BASE), settings, memory.work([*signals, *anchors], settings),
         footprints.library(job, gpu=False), (memory.WHOLE_PASS, False),
     )  # fmt: skip
     reckoned = need.split(accelerator=False)[0] / memory.MIB

@@ -17,9 +17,9 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal $(ARGS)
 
-## test-slow: the circle with every trainer, and on real text beside the checkout; training's benchmarks; about 15 minutes
+## test-slow: the circle with every trainer, and on real text beside the checkout; all benchmarks at their smallest; about 15 minutes
 test-slow: $(VENV)/.tests
-	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py tests/test_benchmarks.py -k "every_trainer or real_text or every_arm" $(ARGS)
+	GENOME_SLOW_TESTS=1 $(BIN)/python -m pytest tests/test_circle.py tests/test_benchmarks.py -k "every_trainer or real_text or test_benchmarks" $(ARGS)
 
 ## torture: every crash point, every failing call, lost writes, 1000 kills, poison, fuzzing; about an hour, SHARE=0.1 a tenth
 torture: $(VENV)/.torture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -13,6 +14,10 @@ from fixed import NOW, SHIPPED_BASE
 
 from genome.layout import Home
 from genome.signals import Defaults, Signal, from_object
+
+# Read when libraries are imported, by what tests start as well. Tests run on all cores: more threads only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a worker that ends says so to the test that ended it
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ def keys(*command: str) -> dict[str, Any]:
     return found
 
 
+@slow
 def test_the_intake_benchmark_prints_its_keys() -> None:
     """Real daemons, few lines; the one that grows old is left out."""
     few = ("--rounds", "1", "--drops", "5", "--signals", "0", "--grpc-signals", "400")
@@ -53,6 +54,7 @@ def test_the_judgement_benchmark_prints_its_keys() -> None:
     assert found["false_rollbacks"]["promised"] == 0.01 and found["samples_to_detect"]["20_points"] < 500
 
 
+@slow
 def test_the_decoding_benchmark_prints_its_keys() -> None:
     """One object on the last line, with a ratio for every key that the small model has."""
     found = keys("benchmarks.serve", "--json", "--models", "S", "--rounds", "1")
@@ -67,6 +69,7 @@ def test_the_decoding_benchmark_prints_its_keys() -> None:
     )
 
 
+@slow
 def test_the_training_benchmark_prints_its_keys() -> None:
     """Few corrections of the shipped ones; both sides begin with one loss, and steps take less than the whole job."""
     few = ("--models", "S", "--rounds", "1", "--examples", "16", "--epochs", "1")
@@ -100,6 +103,7 @@ def little(place: Path) -> tuple[str, ...]:
     return ("--base", str(material.SHIPPED_BASE), "--data", str(place), *few)
 
 
+@slow
 def test_the_retention_benchmark_prints_its_keys_and_goes_on_from_what_it_kept(tmp_path: Path) -> None:
     """Real batches and jobs on the shipped base; a second run trains nothing again and gives the same figures."""
     wanted = ("--only", "retention", "--only", "retention_first_batch", "--keep", str(tmp_path / "kept"))

@@ -44,18 +44,17 @@ SETTINGS = TrainingSettings(rank=8, alpha=16, learning_rate=1e-2, epochs=90, che
 TRAINING = "rank = 8\nalpha = 16.0\nlearning_rate = 0.01\nepochs = 45.0\nanchor_weight = 0.0\n"
 
 
-@pytest.fixture(scope="module", params=[4, 8], ids=["4 bits", "8 bits"])
-def bits(request: pytest.FixtureRequest) -> int:
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def packed(bits: int, base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base in fewer bits, by mlx-lm's own convert."""
+def packed(base_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base in 4 bits."""
+    return packed_in(4, base_path, tmp_path_factory.mktemp("packed") / "base-4bit")
+
+
+def packed_in(bits: int, base: Path, path: Path) -> Path:
+    """By mlx-lm's own convert."""
     from mlx_lm import convert
 
-    path = tmp_path_factory.mktemp("packed") / "base-packed"
-    convert(str(base_path), str(path), quantize=True, q_bits=bits, q_group_size=32)
+    convert(str(base), str(path), quantize=True, q_bits=bits, q_group_size=32)
     return path
 
 
@@ -140,13 +139,11 @@ def loaded(stub: inference_pb2_grpc.InferenceServiceStub, home: Home, adapter: P
     return pb.Stack(entries=[pb.Stack.Entry(adapter_id=name)])
 
 
-def test_an_adapter_trained_in_fewer_bits_is_one_for_the_base(
-    bits: int, trained: Trained, base_path: Path, packed: Path
-) -> None:
+def test_an_adapter_trained_in_4_bits_is_one_for_the_base(trained: Trained, base_path: Path, packed: Path) -> None:
     """Its manifest names the base it is for, and the copy, its quantisation and fingerprint, that it was trained on."""
     made = adapters.verify(trained.home, trained.adapter, bases.fingerprint(base_path))
     assert made.base == str(base_path) and made.trained_on == bases.describe(packed)
-    assert str(made.trained_on.quantisation) == f"{bits}-bit mlx affine, groups of 32"
+    assert str(made.trained_on.quantisation) == "4-bit mlx affine, groups of 32"
     assert made.trained_on.fingerprint != made.base_fingerprint
     assert (
         '"base_model_name_or_path": "' + str(base_path)
@@ -165,7 +162,7 @@ def test_it_serves_on_the_base_in_full(trained: Trained, base_path: Path, tmp_pa
 
 
 def test_the_copy_serves_adapters_of_the_base(
-    bits: int, trained: Trained, in_full: Path, base_path: Path, packed: Path, tmp_path: Path
+    trained: Trained, in_full: Path, base_path: Path, packed: Path, tmp_path: Path
 ) -> None:
     """With worker.base, those trained on either; and GetServerInfo says what computes, and for which base."""
     home = home_with(tmp_path / "h", base_path, worker=f'engine = "mlx"\nbase = "{packed}"\n')
@@ -175,18 +172,18 @@ def test_the_copy_serves_adapters_of_the_base(
         info = stub.GetServerInfo(pb.GetServerInfoRequest())
     assert (info.base, info.base_fingerprint) == (str(base_path), bases.fingerprint(base_path))
     assert (info.served_base, info.served_fingerprint) == (str(packed), bases.fingerprint(packed))
-    assert info.quantisation == f"{bits}-bit mlx affine, groups of 32"
+    assert info.quantisation == "4-bit mlx affine, groups of 32"
 
 
-def test_a_copy_that_is_not_declared_is_another_base(bits: int, trained: Trained, packed: Path) -> None:
+def test_a_copy_that_is_not_declared_is_another_base(trained: Trained, packed: Path) -> None:
     """With the packed directory as `base`, adapters of the full one are refused: both are named, with quantisations."""
     itself = bases.describe(packed)
     with pytest.raises(WrongBase) as refused:
         Source((trained.home.adapters,), itself, itself).read(trained.home.adapter(trained.adapter))
     made, said = adapters.manifest(trained.home, trained.adapter), str(refused.value)
     assert f"made for another base: {made.base} (fingerprint {made.base_fingerprint[:12]}" in said
-    assert f"trained on {packed}, {bits}-bit mlx affine, groups of 32)" in said
-    assert f"here it is {packed} (fingerprint {itself.fingerprint[:12]}…, {bits}-bit mlx affine, groups of 32)" in said
+    assert f"trained on {packed}, 4-bit mlx affine, groups of 32)" in said
+    assert f"here it is {packed} (fingerprint {itself.fingerprint[:12]}…, 4-bit mlx affine, groups of 32)" in said
     with pytest.raises(InvalidAdapter, match="another base"):
         adapters.verify(trained.home, trained.adapter, itself.fingerprint)
 
@@ -212,18 +209,33 @@ def test_what_cannot_be_a_copy_stops_worker_and_daemon(base_path: Path, packed: 
         orders.check_base(config.load(home), base_path)
 
 
-def test_a_trainer_says_what_it_cannot_train_on(bits: int, packed: Path, tmp_path: Path) -> None:
+def test_a_trainer_says_what_it_cannot_train_on(packed: Path, tmp_path: Path) -> None:
     """torch on mlx's weights: the job fails with the reason, not with a traceback's last line."""
     job = write_job(tmp_path / "job", packed, [question(*each) for each in ANSWERS.items()], SETTINGS)
     outcome = run_trainer("torch", job, tmp_path / "checkpoints")
     assert outcome.status == 1
-    assert f"{bits}-bit mlx affine, groups of 32, which torch does not read" in (outcome.events[-1].reason or "")
+    assert "4-bit mlx affine, groups of 32, which torch does not read" in (outcome.events[-1].reason or "")
 
 
-@pytest.mark.parametrize("wanted", [{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"load_in_8bit": True}],
-                         ids=["4 bits", "8 bits"])  # fmt: skip
+def test_8_bits_train_and_serve_as_4_do(base_path: Path, tmp_path: Path) -> None:
+    """What is trained on one serves on it, in MLX."""
+    copy = packed_in(8, base_path, tmp_path / "copy")
+    assert str(bases.quantisation(copy)) == "8-bit mlx affine, groups of 32"
+    job = write_job(tmp_path / "job", copy, [question(*each) for each in ANSWERS.items()], SETTINGS)
+    outcome = run_trainer("mlx", job, tmp_path / "checkpoints")
+    assert outcome.status == 0, outcome.log
+    home = home_with(tmp_path / "h", base_path, worker=f'engine = "mlx"\nbase = "{copy}"\n')
+    with working(home) as stub:
+        assert replies(stub, loaded(stub, home, outcome.adapter)) == ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served_on_the_base"),
+    [({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, False), ({"load_in_8bit": True}, True)],
+    ids=["4 bits, on the copy", "8 bits, on the base"],
+)
 def test_bitsandbytes_weights_train_and_serve_with_torch(
-    wanted: dict[str, Any], base_path: Path, tmp_path: Path
+    wanted: dict[str, Any], served_on_the_base: bool, base_path: Path, tmp_path: Path
 ) -> None:
     """A checkpoint as transformers saves it: trained on in PEFT's layers for it, served multiplied out."""
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'genome[bitsandbytes]'")
@@ -238,7 +250,7 @@ def test_bitsandbytes_weights_train_and_serve_with_torch(
     job = write_job(tmp_path / "job", tmp_path / "copy", [question(*each) for each in ANSWERS.items()], SETTINGS)
     outcome = run_trainer("torch", job, tmp_path / "checkpoints")
     assert outcome.status == 0, outcome.log
-    for number, serves in enumerate((base_path, tmp_path / "copy")):
-        home = home_with(tmp_path / f"h{number}", base_path, worker=f'engine = "torch"\nbase = "{serves}"\n')
-        with working(home) as stub:
-            assert replies(stub, loaded(stub, home, outcome.adapter)) == ANSWERS
+    serves = base_path if served_on_the_base else tmp_path / "copy"
+    home = home_with(tmp_path / "h", base_path, worker=f'engine = "torch"\nbase = "{serves}"\n')
+    with working(home) as stub:
+        assert replies(stub, loaded(stub, home, outcome.adapter)) == ANSWERS

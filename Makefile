@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime
 
 ## test: all tests, with all three trainers, on all cores; ARGS="-n0 -s" runs them one after the other
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 ## test-slow: the circle with every trainer, and on real text beside the checkout; all benchmarks at their smallest; about 15 minutes
 test-slow: $(VENV)/.tests

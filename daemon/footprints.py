@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from daemon.free_memory import COMMAND_SECONDS
-from genome import bases, blas
+from genome import bases, blas, lora
 from genome.memory import MIB, Library
 from genome.training import Job
 
@@ -38,7 +38,6 @@ AMPERE = 8.0
 """The first compute capability with bfloat16."""
 CPU = Path("/proc/cpuinfo")
 """Where it is not there, torch is taken to compute in float32."""
-ADAPTER_CONFIG = "adapter_config.json"
 HIDDEN = ("", "-1")
 """First in CUDA_VISIBLE_DEVICES: no GPU is seen."""
 
@@ -78,7 +77,7 @@ def library(job: Job, gpu: bool) -> Library:
 def rank(adapter: Path, otherwise: int) -> int:
     """Of an adapter's directory; ``otherwise`` where that does not say it."""
     try:
-        return int(json.loads((adapter / ADAPTER_CONFIG).read_bytes())["r"])
+        return int(json.loads((adapter / lora.CONFIG).read_bytes())["r"])
     except (OSError, ValueError, KeyError, TypeError):
         return otherwise
 

@@ -27,6 +27,8 @@ from genome.tensors import Tensor, TensorFile
 PEFT_WEIGHTS = "adapter_model.safetensors"
 MLX_WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
+ANOTHER_BASE = "Was the adapter made for another base?"
+"""What to try where an adapter adapts what a base does not have."""
 NONSENSE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, re.error)
 """What reading a config raises that holds something else than its format says."""
 PEFT_KEY = ("base_model.model.", ".weight", "AB")
@@ -114,12 +116,12 @@ def check_places(lora: Lora, places: Mapping[str, tuple[int, int]]) -> None:
     for path, factors in lora.modules.items():
         place = places.get(path)
         if place is None:
-            raise InvalidAdapter(f"the base has no linear layer {path}", "Was the adapter made for another base?")
+            raise InvalidAdapter(f"the base has no linear layer {path}", ANOTHER_BASE)
         given = (factors.b.shape[0], factors.a.shape[1])
         if given != place:
             raise InvalidAdapter(
                 f"{path} is {list(given)} in the adapter and {list(place)} in the base",
-                "Was the adapter made for another base?",
+                ANOTHER_BASE,
             )
 
 

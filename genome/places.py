@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from genome.errors import InvalidConfig
+
 ROUTERS = ("gate", "router")
 """What libraries call the layer that chooses, beside its experts."""
 
@@ -24,13 +26,19 @@ def with_experts(modules: Iterable[str]) -> set[str]:
     return {home for home, _, name in parts if _are_experts(name)}
 
 
-def adaptable(linear: Iterable[str], modules: Iterable[str]) -> list[str]:
+def adaptable(base: str, linear: Iterable[str], modules: Iterable[str]) -> list[str]:
     """Of the paths of a decoder's ``linear`` layers, those that a new adapter is laid on, in their order.
 
-    ``modules``: the paths of all the base's modules.
+    ``modules``: the paths of all the base's modules. Raises InvalidConfig, which names ``base``, where there are none.
     """
     homes = with_experts(modules)
-    return [path for path in linear if not is_expert(path) and not _is_router(path, homes)]
+    found = [path for path in linear if not is_expert(path) and not _is_router(path, homes)]
+    if not found:
+        raise InvalidConfig(
+            f"{base} has no linear layer that an adapter could be laid on",
+            "Name another base: its layers must be linear, and no experts",
+        )
+    return found
 
 
 def _are_experts(name: str) -> bool:

@@ -23,10 +23,10 @@ def test_experts_and_what_chooses_between_them_are_not_adapted(experts: str, rou
     """Under the names that libraries have for them; what all tokens go through is."""
     plain = [f"{LAYER}self_attn.q_proj", f"{LAYER}{experts.partition('.')[0]}.shared_expert.gate_proj"]
     linear = [*plain, f"{LAYER}{router}", f"{LAYER}mlp.experts.3.up_proj"]
-    assert places.adaptable(linear, [f"{LAYER}{experts}", *linear]) == plain
+    assert places.adaptable("base", linear, [f"{LAYER}{experts}", *linear]) == plain
 
 
 def test_a_gate_where_there_are_no_experts_is_a_layer_like_others() -> None:
     """Some feed-forward networks call one of their layers so."""
     linear = ["model.layers.0.mlp.gate", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
-    assert places.adaptable(linear, [*linear, "model.layers.1.mlp.experts"]) == linear
+    assert places.adaptable("base", linear, [*linear, "model.layers.1.mlp.experts"]) == linear

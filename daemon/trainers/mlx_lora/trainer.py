@@ -30,7 +30,6 @@ from genome.training import Beside, Job, TrainingSettings
 LORA, AVERAGE, OPTIMIZER = "lora.safetensors", "average.safetensors", "optimizer.safetensors"
 """Files of a checkpoint; the random state lies in the first, under `RANDOM`."""
 RANDOM = "random"
-ANOTHER_BASE = "Was the adapter made for another base?"
 
 
 class MlxTrainer:
@@ -169,12 +168,7 @@ def _linears(model: nn.Module) -> dict[str, nn.Module]:
 
 def _new(model: nn.Module, job: Job) -> dict[str, LoraLinear]:
     linears, settings = _linears(model), job.settings
-    paths = places.adaptable(sorted(linears), (path for path, _ in model.named_modules()))
-    if not paths:
-        raise InvalidConfig(
-            f"{job.base} has no linear layer that an adapter could be laid on",
-            "Name another base: its layers must be linear, and no experts",
-        )
+    paths = places.adaptable(job.base, sorted(linears), (path for path, _ in model.named_modules()))
     return {path: LoraLinear(linears[path], settings.rank, settings.alpha / settings.rank) for path in paths}
 
 
@@ -184,7 +178,7 @@ def _continued(model: nn.Module, parent_path: str) -> dict[str, LoraLinear]:
     layers = {}
     for path, factors in lora.read(Path(parent_path)).modules.items():
         if path not in linears:
-            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer", ANOTHER_BASE)
+            raise InvalidAdapter(f"{parent_path} adapts {path}, where the base has no linear layer", lora.ANOTHER_BASE)
         layer = LoraLinear(linears[path], factors.rank, factors.scaling)
         layer.lora_a, layer.lora_b = array(factors.a).T, array(factors.b).T
         layers[path] = layer
@@ -202,7 +196,7 @@ def _apply_beside(
             if path not in linears:
                 raise InvalidAdapter(
                     f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
-                    ANOTHER_BASE,
+                    lora.ANOTHER_BASE,
                 )
             if path not in layers and path not in frozen:
                 frozen[path] = LoraLinear(linears[path], rank=1, scale=0.0)

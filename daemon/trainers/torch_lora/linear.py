@@ -51,7 +51,7 @@ def apply_beside(model: PeftModel, entries: Sequence[Beside]) -> None:
             if path not in there:
                 raise InvalidAdapter(
                     f"{entry.adapter}, which is applied beside, adapts {path}, where the base has no linear layer",
-                    "Was the adapter made for another base?",
+                    lora.ANOTHER_BASE,
                 )
             downs.setdefault(path, []).append(torch.from_numpy(tensors.floats(factors.a)).float())
             up = torch.from_numpy(tensors.floats(factors.b)).float()

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from genome import places
-from genome.errors import InvalidConfig
 
 try:
     from peft.utils import transformers_weight_conversion as peft_translation
@@ -32,13 +31,7 @@ def names(base: Any, quantised: bool) -> list[str]:
         path for path, module in base.named_modules()
         if id(module) in within and module is not output and _is_linear(module, quantised)
     ]  # fmt: skip
-    found = places.adaptable(linear, (path for path, _ in base.named_modules()))
-    if not found:
-        raise InvalidConfig(
-            f"{base.name_or_path} has no linear layer that an adapter could be laid on",
-            "Name another base: its layers must be linear, and no experts",
-        )
-    return found
+    return places.adaptable(base.name_or_path, linear, (path for path, _ in base.named_modules()))
 
 
 def is_plain(base: Any) -> bool:

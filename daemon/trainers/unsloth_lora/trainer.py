@@ -209,6 +209,4 @@ def _take_over(model: PeftModel, parent: Path) -> None:
     """Puts the parent's weights into a LoRA of its shape."""
     strange = set_peft_model_state_dict(model, load_file(parent / lora.PEFT_WEIGHTS)).unexpected_keys
     if strange:
-        raise InvalidAdapter(
-            f"{parent} adapts {strange[0]}, which the base has no place for", "Was the adapter made for another base?"
-        )
+        raise InvalidAdapter(f"{parent} adapts {strange[0]}, which the base has no place for", lora.ANOTHER_BASE)

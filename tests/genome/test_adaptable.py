@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genome import places
+from genome.errors import InvalidConfig
 
 LAYER = "model.layers.1."
 
@@ -30,3 +31,10 @@ def test_a_gate_where_there_are_no_experts_is_a_layer_like_others() -> None:
     """Some feed-forward networks call one of their layers so."""
     linear = ["model.layers.0.mlp.gate", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
     assert places.adaptable("base", linear, [*linear, "model.layers.1.mlp.experts"]) == linear
+
+
+def test_a_base_without_any_is_refused_by_name() -> None:
+    """Before a step is made, and not when the adapter is to be installed."""
+    expert = f"{LAYER}mlp.experts.0.up_proj"
+    with pytest.raises(InvalidConfig, match="some-base has no linear layer that an adapter could be laid on"):
+        places.adaptable("some-base", [expert], [expert])
